@@ -1,0 +1,82 @@
+//! What the core asks of files, pipes and stores: read and write at an offset. Everything else about them
+//! (names, temporary files, networks) belongs to the caller.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Bytes that can be read at any offset, from several threads.
+pub trait ReadAt: Sync {
+    /// Fills `buf` from `offset`; `UnexpectedEof` if there is less.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+/// Bytes that can be written at any offset, from several threads.
+pub trait WriteAt: Sync {
+    /// Writes all of `data` at `offset`.
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, offset)
+    }
+}
+
+impl WriteAt for File {
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, data, offset)
+    }
+}
+
+impl ReadAt for &[u8] {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let from = self.get(start..).and_then(|s| s.get(..buf.len()));
+        buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        ReadAt::read_exact_at(&self.as_slice(), buf, offset)
+    }
+}
+
+/// Where plaintext or ciphertext comes from.
+pub enum Input<'a> {
+    /// Any offset, `len` bytes from `offset` on.
+    At {
+        /// The bytes.
+        file: &'a dyn ReadAt,
+        /// Where they start.
+        offset: u64,
+        /// How many there are.
+        len: u64,
+    },
+    /// Front to back, length unknown.
+    Stream(&'a mut (dyn io::Read + Send)),
+}
+
+/// Where an artifact goes.
+pub enum Output<'a> {
+    /// Any offset, in any order.
+    At(&'a dyn WriteAt),
+    /// Front to back.
+    Stream(&'a mut (dyn io::Write + Send)),
+}
+
+/// Reads until `buf` is full or the input ends; returns how much it read.
+pub(crate) fn fill(input: &mut dyn io::Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(space) = buf.get_mut(filled..).filter(|s| !s.is_empty()) {
+        match input.read(space) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,197 @@
+//! Opening: whole artifacts, front to back or from any offset. FORMAT.md sections 5 to 8.
+//!
+//! Workers read and open batches of chunks and hash what they hold; in turn the results are compared,
+//! released and counted. The first chunk that fails stops all; what is released before is exactly the
+//! verified chunks in front of it.
+
+mod judge;
+mod range;
+mod source;
+
+pub use range::RangeReader;
+
+use crate::aead::Engine;
+use crate::chunk::ChunkCipher;
+use crate::error::{Error, Result, not_signed, require};
+use crate::gate::{Gate, Lane};
+use crate::geometry::Chunking;
+use crate::header::AuthenticatedHeader;
+use crate::io::Input;
+use crate::manifest::Manifest;
+use crate::seal::lock;
+use crate::signature::{PayloadHasher, PublisherPublicKey};
+use judge::{Judge, Plan};
+use source::{Batch, Source};
+use std::sync::{Mutex, PoisonError};
+
+/// How to open.
+pub struct OpenOptions<'a> {
+    /// If any are given, the artifact must be signed by one of them.
+    pub signers: &'a [PublisherPublicKey],
+    /// The bulk engine.
+    pub engine: Engine,
+    /// Worker threads.
+    pub threads: usize,
+    /// Called with the number of plaintext bytes done since the last call.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        Self { signers: &[], engine: Engine::fastest(), threads: 1, progress: &|_| {} }
+    }
+}
+
+/// Files under temporary names, written by several threads.
+pub trait EntrySink: Sync {
+    /// Called once, before any write, with paths and (where known) sizes in bytes. Paths are checked.
+    fn begin(&self, entries: &[(String, Option<u64>)]) -> std::io::Result<()>;
+    /// Writes `data` at `offset` of entry `index`.
+    fn write_at(&self, index: usize, offset: u64, data: &[u8]) -> std::io::Result<()>;
+}
+
+/// What to do with verified plaintext.
+pub enum Release<'a> {
+    /// Nothing: verify only.
+    Nothing,
+    /// To temporary names; the caller renames after success and removes after failure `[F-38]`.
+    Files(&'a dyn EntrySink),
+    /// All entries' bytes, front to back, as they are verified chunk by chunk.
+    Stream(&'a mut (dyn std::io::Write + Send + 'a)),
+}
+
+/// A whole artifact that was read and verified: every chunk, the manifest, the digests and, where
+/// demanded, the signature.
+#[derive(Debug)]
+pub struct Verified {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Payload length in bytes.
+    pub payload_len: u64,
+    /// Key id of the signer that was demanded and found.
+    pub signer: Option<[u8; 32]>,
+}
+
+/// Reads the whole payload and releases the entries. `input` starts at the payload. If it fails, what was
+/// written under temporary names must be removed `[F-38]`; what [`Release::Stream`] got is verified bytes of
+/// an artifact that as a whole is not.
+pub fn open(
+    input: Input<'_>,
+    header: &AuthenticatedHeader,
+    options: &OpenOptions<'_>,
+    release: Release<'_>,
+) -> Result<Verified> {
+    let prelude = header.header().prelude();
+    let chunking = Chunking::new(prelude.chunk_size);
+    let signature = if options.signers.is_empty() {
+        None
+    } else {
+        let section = header.header().signature().ok_or_else(not_signed)?;
+        section.verify(prelude, options.signers)?;
+        Some(section)
+    };
+    let mut cipher = ChunkCipher::new(header.schedule(), options.engine);
+    let (source, table, known_size) = Source::begin(input, chunking, &mut cipher)?;
+    let (files, stream) = match release {
+        Release::Nothing => (None, None),
+        Release::Files(files) => (Some(files), None),
+        Release::Stream(stream) => (None, Some(stream)),
+    };
+    let plan = Plan::new(table, known_size, files)?;
+    let opening = Opening {
+        gate: Gate::default(),
+        chunking,
+        source,
+        header,
+        options,
+        leaves: signature.is_some(),
+        payload: Mutex::new(PayloadHasher::new()),
+        judge: Mutex::new(Judge::new(&plan, stream)),
+        plan: &plan,
+    };
+    opening.gate.run(options.threads, &|| opening.worker())?;
+    let payload = opening.payload.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+    let judge = opening.judge.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let manifest = judge.finish()?;
+    let about = header.about().map(|a| (a.name.as_str(), a.model_version));
+    require(about.is_none_or(|a| a == (&manifest.name, manifest.model_version)), 36, || {
+        "name or version in the about block are not the manifest's".into()
+    })?;
+    if let Some(section) = &signature {
+        section.check_payload(&payload)?;
+        section.check_identity(&prelude.salt, &manifest.name, manifest.model_version)?;
+    }
+    Ok(Verified { manifest, payload_len: payload.len, signer: signature.map(|s| s.key_id) })
+}
+
+struct Opening<'a, 'i, 's> {
+    gate: Gate,
+    chunking: Chunking,
+    source: Source<'i>,
+    header: &'a AuthenticatedHeader,
+    options: &'a OpenOptions<'a>,
+    plan: &'a Plan<'a>,
+    /// A signature will be compared.
+    leaves: bool,
+    payload: Mutex<PayloadHasher>,
+    judge: Mutex<Judge<'a, 's>>,
+}
+
+impl Opening<'_, '_, '_> {
+    fn worker(&self) {
+        let mut cipher = ChunkCipher::new(self.header.schedule(), self.options.engine);
+        let mut batch = Batch::default();
+        while !self.gate.stopped() {
+            let Some((ticket, read)) = self.source.claim(&mut batch) else { return };
+            let leaves = self.leaves(&batch);
+            let opened = read.and_then(|()| batch.open(&mut cipher, self.chunking));
+            let start = batch.first_chunk * self.chunking.plain() as u64;
+            let pieces = self.plan.process(start, &batch.plain);
+            let passed = self.gate.in_turn(Lane::Plain, ticket, || {
+                let mut judge = lock(&self.judge);
+                judge.accept(start, &batch.plain, pieces?)?;
+                opened?; // what was verified in front of a failing chunk has been released
+                self.count(&leaves, batch.sealed.len());
+                (self.options.progress)(batch.plain.len() as u64);
+                Ok(())
+            });
+            if passed.is_none() || batch.last {
+                return;
+            }
+        }
+    }
+
+    fn leaves(&self, batch: &Batch) -> Vec<([u8; 32], usize)> {
+        let chunks = batch.sealed.chunks(self.chunking.sealed()).filter(|_| self.leaves);
+        chunks.map(|c| (blake3::hash(c).into(), c.len())).collect()
+    }
+
+    fn count(&self, leaves: &[([u8; 32], usize)], len: usize) {
+        let mut payload = lock(&self.payload);
+        if !self.leaves {
+            payload.skip(len);
+        }
+        leaves.iter().for_each(|(leaf, len)| payload.push(leaf, *len));
+    }
+}
+
+/// The digest of a payload, read without any key, to be compared with a signature.
+pub fn payload_digest(
+    input: &mut dyn std::io::Read,
+    chunk_size: u32,
+    progress: &dyn Fn(u64),
+) -> Result<crate::signature::PayloadDigest> {
+    let mut hasher = PayloadHasher::new();
+    let mut chunk = vec![0; Chunking::new(chunk_size).sealed()];
+    loop {
+        let n = crate::io::fill(input, &mut chunk).map_err(Error::io("read the artifact"))?;
+        let data = chunk.get(..n).unwrap_or_default();
+        if n > 0 {
+            hasher.push(&blake3::hash(data).into(), n);
+        }
+        progress(n as u64);
+        if n < chunk.len() {
+            return Ok(hasher.finish());
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What verified plaintext must look like, part by part in order: table, entries with their digests, padding,
+//! manifest, trailer. Releases entry bytes and compares everything with the manifest at the end.
+
+use super::EntrySink;
+use crate::digest::{Joiner, Piece, hash_piece};
+use crate::error::{Error, Result, refused, require};
+use crate::layout::{
+    HOLD_BACK, Layout, MAX_MANIFEST, Part, TRAILER_LEN, check_agreement, check_padding, encode_table, parse_trailer,
+};
+use crate::manifest::{Manifest, Table};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::ops::Range;
+
+/// What is known before the pass. Shared by the workers.
+pub(super) struct Plan<'a> {
+    table: Table,
+    table_block: Vec<u8>,
+    layout: Layout,
+    files: Option<&'a dyn EntrySink>,
+}
+
+/// Hashes of the entry parts of a batch, in order.
+pub(super) type Pieces = Vec<Piece>;
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(table: Table, known_size: Option<u64>, files: Option<&'a dyn EntrySink>) -> Result<Self> {
+        let table_block = encode_table(&table)?;
+        let mut layout = Layout::of(&table)?;
+        if let Some(size) = known_size {
+            layout.set_size(size);
+        }
+        if let Some(files) = files {
+            let rows = table.entries.iter().enumerate().map(|(i, e)| (e.path.clone(), layout.size(i)));
+            files.begin(&rows.collect::<Vec<_>>()).map_err(Error::io("create the output"))?;
+        }
+        Ok(Self { table, table_block, layout, files })
+    }
+
+    /// True if the only entry's size will be known at the end.
+    fn is_open_ended(&self) -> bool {
+        self.layout.manifest_offset().is_none()
+    }
+
+    /// The part that needs no order: hashes what a batch holds of each entry, and writes it.
+    pub(super) fn process(&self, start: u64, plain: &[u8]) -> Result<Pieces> {
+        let mut pieces = Vec::new();
+        if self.is_open_ended() {
+            return Ok(pieces);
+        }
+        for (part, range) in self.layout.parts(start..start + plain.len() as u64) {
+            let Part::Entry { index, at } = part else { continue };
+            let data = slice(plain, &range, start);
+            let whole = at == 0 && self.layout.size(index) == Some(data.len() as u64);
+            pieces.push(hash_piece(at, data, whole));
+            self.write(index, at, data)?;
+        }
+        Ok(pieces)
+    }
+
+    fn write(&self, index: usize, at: u64, data: &[u8]) -> Result<()> {
+        let Some(files) = self.files else { return Ok(()) };
+        files.write_at(index, at, data).map_err(Error::io("write the output"))
+    }
+}
+
+/// The part that needs order.
+pub(super) struct Judge<'p, 's> {
+    plan: &'p Plan<'p>,
+    stream: Option<&'s mut (dyn Write + Send + 's)>,
+    entry: usize,
+    joiner: Joiner,
+    sha256: Option<Sha256>,
+    digests: Vec<([u8; 32], Option<[u8; 32]>)>,
+    /// Plaintext seen so far.
+    position: u64,
+    /// Manifest and trailer; and, where the entry is open-ended, what is held back.
+    tail: Vec<u8>,
+    /// Hash and length of an open-ended entry's released bytes.
+    open_ended: (blake3::Hasher, u64),
+}
+
+impl<'p, 's> Judge<'p, 's> {
+    pub(super) fn new(plan: &'p Plan<'p>, stream: Option<&'s mut (dyn Write + Send + 's)>) -> Self {
+        Self {
+            plan,
+            stream,
+            entry: 0,
+            joiner: Joiner::default(),
+            sha256: plan.table.sha256.then(Sha256::new),
+            digests: Vec::new(),
+            position: 0,
+            tail: Vec::new(),
+            open_ended: (blake3::Hasher::new(), 0),
+        }
+    }
+
+    /// The next verified plaintext.
+    pub(super) fn accept(&mut self, start: u64, plain: &[u8], pieces: Pieces) -> Result<()> {
+        let plan = self.plan;
+        let mut pieces = pieces.into_iter();
+        self.position = start + plain.len() as u64;
+        for (part, range) in plan.layout.parts(start..self.position) {
+            let data = slice(plain, &range, start);
+            match part {
+                Part::Table => {
+                    let expected = slice(&plan.table_block, &range, 0);
+                    require(data == expected, 28, || "the table changed, or its padding is not zero".into())?;
+                }
+                Part::Entry { .. } if plan.is_open_ended() => self.hold(data)?,
+                Part::Entry { index, .. } => {
+                    self.end_entries(index);
+                    if let Some(piece) = pieces.next() {
+                        self.joiner.push(piece);
+                    }
+                    self.release(data)?;
+                }
+                Part::Padding => check_padding(data)?,
+                Part::Tail => {
+                    let room = MAX_MANIFEST + TRAILER_LEN - self.tail.len() as u64;
+                    require(data.len() as u64 <= room, 27, || "the manifest is larger than 16 MiB".into())?;
+                    self.tail.extend_from_slice(data);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every chunk was verified: the manifest decides.
+    pub(super) fn finish(mut self) -> Result<Manifest> {
+        let plan = self.plan;
+        let trailer =
+            self.tail.last_chunk::<16>().ok_or_else(|| refused(27, "the payload ends before its manifest"))?;
+        let unsized_entry = plan.table.entries.iter().any(|e| e.size.0.is_none());
+        let len = parse_trailer(trailer, self.position, unsized_entry)?;
+        let end = self.tail.len() - trailer.len();
+        let begin = end.checked_sub(usize::try_from(len).unwrap_or(usize::MAX));
+        let begin = begin.ok_or_else(|| refused(27, "the manifest is longer than what follows the entries"))?;
+        let manifest = Manifest::decode(self.tail.get(begin..end).unwrap_or_default())?;
+        let mut layout = plan.layout.clone();
+        if plan.is_open_ended() {
+            let size = manifest.entries.first().map_or(0, |e| e.size);
+            layout.set_size(size);
+            self.release_held(begin, size)?;
+        }
+        let expected = self.position - TRAILER_LEN - len;
+        require(layout.manifest_offset() == Some(expected), 29, || "the manifest is not where it should be".into())?;
+        check_agreement(&plan.table, &layout, &manifest)?;
+        self.end_entries(manifest.entries.len());
+        self.check_digests(&manifest)?;
+        if let Some(stream) = self.stream {
+            stream.flush().map_err(Error::io("write the output"))?;
+        }
+        Ok(manifest)
+    }
+
+    /// Entries before `index` are complete; some may have been empty.
+    fn end_entries(&mut self, index: usize) {
+        while self.entry < index {
+            let blake3 = std::mem::take(&mut self.joiner).finish();
+            let sha256 = self.sha256.as_mut().map(|s| s.finalize_reset().into());
+            self.digests.push((blake3, sha256));
+            self.entry += 1;
+        }
+    }
+
+    /// `[F-37]`
+    fn check_digests(&mut self, manifest: &Manifest) -> Result<()> {
+        if self.plan.is_open_ended() {
+            let blake3 = self.open_ended.0.finalize().into();
+            if let Some(first) = self.digests.first_mut() {
+                first.0 = blake3;
+            }
+        }
+        for (entry, (blake3, sha256)) in manifest.entries.iter().zip(&self.digests) {
+            let same = *entry.blake3 == *blake3 && entry.sha256.as_deref() == sha256.as_ref();
+            require(same, 37, || format!("{}: its digest is not the manifest's", entry.path))?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, data: &[u8]) -> Result<()> {
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(data);
+        }
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        stream.write_all(data).map_err(Error::io("write the output"))
+    }
+
+    /// Bytes of the open-ended entry, or of what follows it: all but the last [`HOLD_BACK`] are the entry's.
+    fn hold(&mut self, data: &[u8]) -> Result<()> {
+        self.tail.extend_from_slice(data);
+        let keep = usize::try_from(HOLD_BACK).unwrap_or(usize::MAX);
+        let sure = self.tail.len().saturating_sub(keep);
+        let rest = self.tail.split_off(sure);
+        let now = std::mem::replace(&mut self.tail, rest);
+        self.release_open_ended(&now)
+    }
+
+    fn release_open_ended(&mut self, data: &[u8]) -> Result<()> {
+        self.open_ended.0.update(data);
+        self.plan.write(0, self.open_ended.1, data)?;
+        self.open_ended.1 += data.len() as u64;
+        self.release(data)
+    }
+
+    /// The end of the open-ended entry, now that its size is known; `begin` is where the manifest starts in
+    /// what was held back.
+    fn release_held(&mut self, begin: usize, size: u64) -> Result<()> {
+        let held = std::mem::take(&mut self.tail);
+        let rest = size.checked_sub(self.open_ended.1).and_then(|n| usize::try_from(n).ok());
+        let parts = rest.and_then(|n| held.get(..begin)?.split_at_checked(n));
+        let (data, padding) = parts.ok_or_else(|| refused(29, "the entry's size does not fit the payload"))?;
+        self.release_open_ended(data)?;
+        check_padding(padding)
+    }
+}
+
+fn slice<'p>(plain: &'p [u8], range: &Range<u64>, start: u64) -> &'p [u8] {
+    let to = |x: u64| usize::try_from(x - start).unwrap_or(usize::MAX);
+    plain.get(to(range.start)..to(range.end)).unwrap_or_default()
+}
