@@ -1,0 +1,14 @@
+//! The verbs, one a file.
+
+mod artifact;
+pub mod bench;
+pub mod cat;
+pub mod completions;
+pub mod inspect;
+pub mod keygen;
+pub mod open;
+pub mod recipients;
+mod rewrite;
+pub mod scan;
+pub mod seal;
+pub mod verify;

@@ -1,0 +1,175 @@
+//! `mvault open`: verify and open; nothing has its name before everything is verified.
+
+use super::artifact::Artifact;
+use crate::config::Project;
+use crate::error::{CliError, io};
+use crate::files::{NewFolder, exists};
+use crate::keys::{IdentityArgs, SignerArgs, count};
+use crate::output::{Output, printable, size, stdout_file};
+use crate::process::{note_unlocked_memory, threads};
+use std::path::{Path, PathBuf};
+use vault_core::header::AuthenticatedHeader;
+use vault_core::open::{OpenOptions, Release, Verified, open};
+use vault_core::signature::PublisherPublicKey;
+
+/// Verify a sealed model and write it out
+///
+/// A file is written to DIR (default: here) under its own name; a folder becomes DIR (default: its own
+/// name). Files get their names only after the last byte, the manifest and the digests are verified.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  mvault open model.pkl.mvault              model.pkl, with your key
+  mvault open bert.mvault -i id.txt -o bert
+  mvault open m.mvault --signer team.pub    only if this publisher signed it
+  curl -s URL | mvault open - -o models     from a pipe
+  mvault open m.mvault --stream | load      verified chunk by chunk; exit 3 if
+                                            a later chunk fails")]
+pub struct Args {
+    /// A sealed model, or - for standard input
+    file: PathBuf,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Where to write
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(short, long)]
+    force: bool,
+    /// Write the one file to standard output, each chunk as it is verified
+    #[arg(long, conflicts_with_all = ["output", "force"])]
+    stream: bool,
+    #[command(flatten)]
+    signers: SignerArgs,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    threads: Option<usize>,
+}
+
+pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
+    let project = Project::find()?;
+    let signers = args.signers.load(&project)?;
+    let mut artifact = Artifact::open(&args.file)?;
+    let header = args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?;
+    let bar = out.progress("opening", artifact.payload_len());
+    let progress = |n| bar.inc(n);
+    let options = OpenOptions {
+        signers: &signers,
+        threads: threads(args.threads),
+        progress: &progress,
+        ..OpenOptions::default()
+    };
+    if args.stream {
+        return stream(&mut artifact, &header, &options, &bar);
+    }
+    let plan = Plan::of(args, &header)?;
+    let folder = NewFolder::create(&plan.beside)?;
+    let opened = open(artifact.payload(), &header, &options, Release::Files(&folder));
+    bar.finish_and_clear();
+    let verified = opened.map_err(|e| failed(e.into(), &args.file))?;
+    let written = plan.place(folder, &verified, args.force)?;
+    note_unlocked_memory(out);
+    report(&verified, &written, &signers, out)
+}
+
+/// Names the artifact in a failure, and says that nothing is left of it.
+fn failed(error: CliError, file: &Path) -> CliError {
+    error.about(format!("{}: nothing was written", file.display()))
+}
+
+/// Where the output will be.
+struct Plan {
+    output: Option<PathBuf>,
+    /// The temporary folder is made beside this.
+    beside: PathBuf,
+}
+
+impl Plan {
+    /// Before anything is known for sure. What surely cannot be written is refused before the work.
+    fn of(args: &Args, header: &AuthenticatedHeader) -> Result<Self, CliError> {
+        let name = header.about().map_or("model", |a| a.name.as_str());
+        let folder = header.about().is_some_and(|a| a.kind == "folder");
+        let beside = match &args.output {
+            Some(dir) if folder => dir.clone(),
+            Some(dir) => {
+                std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
+                dir.join(name)
+            }
+            None => PathBuf::from(name),
+        };
+        if beside.symlink_metadata().is_ok() && !args.force && !(folder && is_empty_folder(&beside)) {
+            return Err(exists(&beside));
+        }
+        Ok(Self { output: args.output.clone(), beside })
+    }
+
+    /// Moves what was opened to its place.
+    fn place(&self, folder: NewFolder, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
+        let manifest = &verified.manifest;
+        if let (0, Some(entry)) = (manifest.layout, manifest.entries.first()) {
+            let target = self.output.as_deref().unwrap_or(Path::new(".")).join(&entry.path);
+            folder.finish_file(&entry.path, &target, force)?;
+            return Ok(if self.output.is_some() { target } else { PathBuf::from(&entry.path) });
+        }
+        let target = self.output.clone().unwrap_or_else(|| PathBuf::from(&manifest.name));
+        if target.symlink_metadata().is_ok() && !is_empty_folder(&target) {
+            return Err(
+                exists(&target).hint("a folder is never mixed with another: remove it, or choose another with -o")
+            );
+        }
+        folder.finish_folder(&target)?;
+        Ok(target)
+    }
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    path.read_dir().is_ok_and(|mut items| items.next().is_none())
+}
+
+fn stream(
+    artifact: &mut Artifact,
+    header: &AuthenticatedHeader,
+    options: &OpenOptions<'_>,
+    bar: &indicatif::ProgressBar,
+) -> Result<(), CliError> {
+    let path = artifact.path().display().to_string();
+    if header.about().is_some_and(|a| a.kind == "folder") {
+        return Err(CliError::usage(format!("{path}: a folder cannot be streamed"))
+            .hint("`mvault open` writes it, `mvault cat FILE ENTRY` prints one file of it"));
+    }
+    let mut stdout = stdout_file()?;
+    let opened = open(artifact.payload(), header, options, Release::Stream(&mut stdout));
+    bar.finish_and_clear();
+    opened
+        .map(|_| ())
+        .map_err(|e| CliError::from(e).about(format!("{path}: what was printed so far is verified, the rest is not")))
+}
+
+fn report(
+    verified: &Verified,
+    written: &Path,
+    signers: &[PublisherPublicKey],
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let manifest = &verified.manifest;
+    let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
+    let json = serde_json::json!({
+        "ok": true,
+        "output": written.display().to_string(),
+        "name": manifest.name,
+        "model_version": manifest.model_version,
+        "signer": verified.signer.map(|id| vault_core::header::hex(&id)),
+        "plain_bytes": plain,
+        "entries": super::inspect::entries_json(manifest),
+    });
+    let text = format!(
+        "{}: {} version {}, {} in {}, verified{}\n",
+        written.display(),
+        printable(&manifest.name),
+        manifest.model_version,
+        size(plain),
+        count(manifest.entries.len(), "file"),
+        if signers.is_empty() { "" } else { ", signed" },
+    );
+    out.result(&json, &text)
+}

@@ -1,0 +1,215 @@
+//! `mvault seal`: scan and seal a model in one read.
+
+use crate::config::Project;
+use crate::error::CliError;
+use crate::files::{Access, NewFile, exists};
+use crate::keys::{RecipientArgs, count, load_signing_key};
+use crate::output::{Output, printable, size, stdout_file};
+use crate::process::{note_unlocked_memory, threads};
+use crate::sources::Model;
+use rand_core::UnwrapErr;
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
+use vault_core::header::{DEFAULT_CHUNK_SIZE, DEFAULT_HEADER_LEN};
+use vault_core::recipient::Recipient;
+use vault_core::scan::Verdict;
+use vault_core::seal::{SealOptions, Sealed, seal};
+use vault_core::signature::PublisherKey;
+
+/// Scan a model and seal it to recipients
+///
+/// The model is read once: scanned, digested and encrypted in the same pass, on all cores, in a few
+/// megabytes of memory. Without recipients it is sealed for those of mvault.toml, or for you.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  mvault seal model.pkl                       model.pkl.mvault, for you
+  mvault seal bert/ -r mvault-xw1-… -o b.mvault
+  mvault seal model.gguf -p                   with a passphrase
+  mvault seal model.pt --sign sign.pem        others can check who made it
+  train | mvault seal - --name m.safetensors > m.mvault")]
+pub struct Args {
+    /// A file, a folder, or - for standard input
+    path: PathBuf,
+    #[command(flatten)]
+    recipients: RecipientArgs,
+    /// Where to write, - for standard output [default: PATH.mvault]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace an existing output
+    #[arg(short, long)]
+    force: bool,
+    /// The model's name [default: that of the file or folder]
+    #[arg(long)]
+    name: Option<String>,
+    /// The model's version, a number that grows
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    model_version: u64,
+    /// A label, visible to recipients only; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Sign with this publisher's key (P-256, PEM)
+    #[arg(long, value_name = "KEY.PEM")]
+    sign: Option<PathBuf>,
+    /// Also record the SHA-256 of each file, as `sha256sum` prints it
+    #[arg(long)]
+    sha256: bool,
+    /// Seal what symbolic links in a folder point to
+    #[arg(long)]
+    follow_symlinks: bool,
+    /// Seal pickles that are dangerous or cannot be scanned
+    #[arg(long)]
+    dangerous_allow_unsafe_pickle: bool,
+    /// Seal safetensors, GGUF and ONNX files with a broken structure
+    #[arg(long)]
+    allow_malformed: bool,
+    /// Plaintext bytes a chunk
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CHUNK_SIZE, hide_short_help = true)]
+    chunk_size: u32,
+    /// Bytes to set aside for the header, for more recipients later
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_HEADER_LEN, hide_short_help = true)]
+    header_size: u32,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    threads: Option<usize>,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.into(), value.into()))
+}
+
+pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
+    let project = Project::find()?;
+    let target = target(args)?;
+    if let Some(path) = target.as_deref().filter(|p| !args.force && p.symlink_metadata().is_ok()) {
+        return Err(exists(path));
+    }
+    let mut model = Model::open(&args.path, args.follow_symlinks)?;
+    let recipients = args.recipients.all(&project, out)?;
+    let recipients: Vec<&dyn Recipient> = recipients.iter().map(AsRef::as_ref).collect();
+    let key = args.sign.as_deref().map(load_signing_key).transpose()?;
+    if let Some(name) = &args.name {
+        model.rename(name);
+    }
+    let bar = out.progress("sealing", model.size);
+    let progress = |n| bar.inc(n);
+    let options = options(args, &project, &model, key.as_ref(), &progress);
+    if !vault_core::aead::Engine::hardware_aes() {
+        out.warning("this CPU has no AES instructions: sealing is about ten times slower");
+    }
+    let sealed = if let Some(path) = &target {
+        let file = NewFile::create(path, Access::Public, args.force)?;
+        let sealed = seal_to(&mut model, &recipients, &options, vault_core::io::Output::At(file.file()))?;
+        model.check_unchanged()?;
+        file.finish()?;
+        sealed
+    } else {
+        let mut stdout = stdout_file()?;
+        let to = vault_core::io::Output::Stream(&mut stdout);
+        let sealed = seal_to(&mut model, &recipients, &options, to)?;
+        model.check_unchanged()?;
+        sealed
+    };
+    bar.finish_and_clear();
+    note_unlocked_memory(out);
+    report(&sealed, target.as_deref(), recipients.len(), out)
+}
+
+/// Where the artifact goes; `None` is standard output.
+fn target(args: &Args) -> Result<Option<PathBuf>, CliError> {
+    let dash = Path::new("-");
+    match &args.output {
+        Some(path) if path != dash => return Ok(Some(path.clone())),
+        None if args.path != dash => {
+            let trimmed: PathBuf = args.path.components().collect(); // `model/` is `model`
+            let name = trimmed.file_name().map(ToOwned::to_owned).ok_or_else(|| {
+                CliError::usage(format!("{}: has no name to derive the output's from", args.path.display()))
+                    .hint("name the output with -o FILE")
+            })?;
+            let mut name = name;
+            name.push(".mvault");
+            return Ok(Some(trimmed.with_file_name(name)));
+        }
+        _ => {}
+    }
+    if stdout().is_terminal() {
+        return Err(CliError::usage("standard output is a terminal, and an artifact is not text")
+            .hint("redirect it, or name the output with -o FILE"));
+    }
+    Ok(None)
+}
+
+fn options<'a>(
+    args: &Args,
+    project: &Project,
+    model: &Model,
+    key: Option<&'a PublisherKey>,
+    progress: &'a (dyn Fn(u64) + Sync),
+) -> SealOptions<'a> {
+    let name = args.name.clone().unwrap_or_else(|| model.name.clone());
+    let mut options = SealOptions::new(name);
+    options.model_version = args.model_version;
+    options.folder = model.folder;
+    options.kind = if model.folder { "folder".into() } else { "file".into() };
+    args.labels.iter().for_each(|(k, v)| options.labels.insert(k.clone(), v.clone()));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    options.sealed_at = now.ok().map(|d| d.as_secs());
+    options.chunk_size = args.chunk_size;
+    options.header_len = args.header_size;
+    options.sha256 = args.sha256 || project.sha256;
+    options.dangerous_allow_unsafe_pickle = args.dangerous_allow_unsafe_pickle;
+    options.allow_malformed = args.allow_malformed;
+    options.sign = key;
+    options.threads = threads(args.threads);
+    options.progress = progress;
+    options
+}
+
+fn seal_to(
+    model: &mut Model,
+    recipients: &[&dyn Recipient],
+    options: &SealOptions<'_>,
+    to: vault_core::io::Output<'_>,
+) -> Result<Sealed, CliError> {
+    Ok(seal(model.entries(), recipients, options, &mut UnwrapErr(getrandom::SysRng), to)?)
+}
+
+fn report(sealed: &Sealed, target: Option<&Path>, recipients: usize, out: &mut Output) -> Result<(), CliError> {
+    let manifest = &sealed.manifest;
+    for entry in &manifest.entries {
+        let verdict = entry.scan.verdict();
+        if !matches!(verdict, Some(Verdict::Safe | Verdict::NotAPickle)) {
+            let verdict = verdict.map_or("unknown", Verdict::as_str);
+            out.warning(&format!("{}: sealed although {verdict}", printable(&entry.path)));
+        }
+    }
+    let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
+    let text = format!(
+        "{}: {} version {}, {} in {}, for {}{}",
+        target.map_or_else(|| "sealed".into(), |t| t.display().to_string()),
+        manifest.name,
+        manifest.model_version,
+        size(plain),
+        count(manifest.entries.len(), "file"),
+        count(recipients, "recipient"),
+        if sealed.header.signature().is_some() { ", signed" } else { "" },
+    );
+    let Some(target) = target else {
+        out.note(&text);
+        return Ok(());
+    };
+    let json = serde_json::json!({
+        "ok": true,
+        "artifact": target.display().to_string(),
+        "id": sealed.header.prelude().artifact_id(),
+        "name": manifest.name,
+        "model_version": manifest.model_version,
+        "recipients": recipients,
+        "signed": sealed.header.signature().is_some(),
+        "plain_bytes": plain,
+        "sealed_bytes": sealed.payload_len + u64::from(sealed.header.prelude().header_len),
+        "entries": super::inspect::entries_json(manifest),
+    });
+    out.result(&json, &format!("{text}\n"))
+}

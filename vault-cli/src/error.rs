@@ -1,0 +1,148 @@
+//! What the command line says when it cannot go on: the cause, the next step, the exit code.
+
+use vault_core::Error as CoreError;
+
+/// An error with its next step.
+#[derive(Debug)]
+pub struct CliError {
+    message: String,
+    hint: Option<String>,
+    rule: Option<String>,
+    exit: u8,
+    reported: bool,
+}
+
+/// Failed.
+const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+/// Not authentic, or not to be shown authentic.
+const NOT_AUTHENTIC: u8 = 3;
+
+impl CliError {
+    /// Something failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, rule: None, exit: FAILED, reported: false }
+    }
+
+    /// Something failed, and the result on stdout already says so.
+    pub fn reported(message: impl Into<String>) -> Self {
+        Self { reported: true, ..Self::failed(message) }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: USAGE, ..Self::failed(message) }
+    }
+
+    /// Adds the next step.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Names the file an error is about.
+    #[must_use]
+    pub fn about(self, what: impl std::fmt::Display) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    /// The message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The next step.
+    pub fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The rule of FORMAT.md that failed.
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
+    }
+
+    /// Whether JSON on stdout already says so.
+    pub fn is_reported(&self) -> bool {
+        self.reported
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.exit
+    }
+}
+
+impl From<CoreError> for CliError {
+    fn from(error: CoreError) -> Self {
+        let rule = error.rule();
+        let (exit, hint) = match &error {
+            CoreError::Refused { rule, .. } => (NOT_AUTHENTIC, refusal_hint(rule.0)),
+            CoreError::Unsafe { verdict, .. } => (FAILED, Some(unsafe_hint(*verdict))),
+            CoreError::Usage(_) => (USAGE, None),
+            CoreError::SourceChanged { .. } => {
+                (FAILED, Some("nothing was written; seal again when nobody writes to it"))
+            }
+            CoreError::Io { source, .. } => (FAILED, io_hint(source)),
+            _ => (FAILED, None),
+        };
+        Self {
+            message: error.to_string(),
+            hint: hint.map(Into::into),
+            rule: rule.map(|r| r.to_string()),
+            exit,
+            reported: false,
+        }
+    }
+}
+
+/// The next step after a refusal.
+fn refusal_hint(rule: u8) -> Option<&'static str> {
+    Some(match rule {
+        1 => "is it a sealed model? `mvault seal` makes them with the ending .mvault",
+        2 => "a newer mvault may read it",
+        3..=6 | 9..=15 | 19 | 27..=35 => "the artifact is damaged or hostile; get it again from where it was published",
+        16 => "check the passphrase; if it is right, the artifact was changed",
+        17 | 18 => "give the key with -i FILE, or -p for a passphrase; `mvault recipients list` shows who can open it",
+        7 | 8 | 36 | 37 => "the artifact was changed after sealing; get it again from where it was published",
+        20..=22 => "the publisher you demand did not sign this; check --signer, then ask the publisher",
+        23..=26 => "the artifact was cut, extended or changed; get it again and compare its size",
+        39 => "copy the whole line again; keys are one line, without breaks",
+        _ => return None,
+    })
+}
+
+fn unsafe_hint(verdict: vault_core::scan::Verdict) -> &'static str {
+    if verdict == vault_core::scan::Verdict::Malformed {
+        "nothing was written; repair the file, or seal it as it is with --allow-malformed"
+    } else {
+        "nothing was written; save the weights as safetensors, or, if you trust whoever made the file, \
+         use --dangerous-allow-unsafe-pickle"
+    }
+}
+
+fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind as Kind;
+    Some(match error.kind() {
+        Kind::NotFound => "check the path",
+        Kind::PermissionDenied => "check the permissions of the file and its folder",
+        Kind::StorageFull | Kind::QuotaExceeded => "the disk is full; nothing was left behind",
+        Kind::AlreadyExists => "remove it, choose another name with -o, or use --force",
+        _ => return None,
+    })
+}
+
+/// Names the path in a system error.
+pub fn io(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> CliError {
+    move |error| {
+        let hint = io_hint(&error).map(Into::into);
+        CliError { message: format!("{path}: {}", plain(&error)), hint, rule: None, exit: FAILED, reported: false }
+    }
+}
+
+/// The system's words without its error number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    text.to_lowercase()
+}

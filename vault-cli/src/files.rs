@@ -1,0 +1,206 @@
+//! Output that is whole or absent. A file has no name until it is complete (or a temporary one, where the
+//! system needs that); a folder is built beside its place and renamed. What is in them is synced first.
+
+use crate::error::{CliError, io};
+use crate::process::{keep_on_interrupt, remove_on_interrupt};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use vault_core::open::EntrySink;
+
+/// Who may read a new file.
+#[derive(Clone, Copy)]
+pub enum Access {
+    /// Ciphertext and public keys: by the umask.
+    Public,
+    /// Plaintext and secret keys: the owner.
+    Owner,
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Public => 0o666,
+            Self::Owner => 0o600,
+        }
+    }
+}
+
+/// A file that gets its name when it is complete.
+pub struct NewFile {
+    file: File,
+    /// Its temporary name, where the file system has no unnamed files.
+    temporary: Option<PathBuf>,
+    path: PathBuf,
+    force: bool,
+}
+
+impl NewFile {
+    /// A file that will be at `path`. Fails at once if that exists, unless `force`.
+    pub fn create(path: &Path, access: Access, force: bool) -> Result<Self, CliError> {
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(exists(path));
+        }
+        let folder = folder_of(path);
+        let mode = Mode::from_raw_mode(access.mode());
+        let unnamed = openat(CWD, folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode);
+        let (file, temporary) = match unnamed {
+            Ok(fd) => (File::from(fd), None),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
+                let temporary = temporary_name(path);
+                remove_on_interrupt(temporary.clone());
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create_new(true).mode(access.mode());
+                (options.open(&temporary).map_err(io(path.display()))?, Some(temporary))
+            }
+            Err(e) => return Err(io(path.display())(e.into())),
+        };
+        Ok(Self { file, temporary, path: path.to_owned(), force })
+    }
+
+    /// The file to write to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs and gives the file its name.
+    pub fn finish(mut self) -> Result<(), CliError> {
+        let failed = || io(self.path.display().to_string());
+        self.file.sync_all().map_err(failed())?;
+        if self.temporary.is_none() {
+            let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let link = |to: &Path| linkat(CWD, &unnamed, CWD, to, AtFlags::SYMLINK_FOLLOW);
+            match link(&self.path) {
+                Ok(()) => return sync_folder(&self.path),
+                Err(rustix::io::Errno::EXIST) if self.force => {
+                    let temporary = temporary_name(&self.path);
+                    link(&temporary).map_err(|e| failed()(e.into()))?;
+                    self.temporary = Some(temporary);
+                }
+                Err(e) => return Err(failed()(e.into())),
+            }
+        }
+        let temporary = self.temporary.take().unwrap_or_default();
+        let renamed = if self.force {
+            fs::rename(&temporary, &self.path)
+        } else {
+            fs::hard_link(&temporary, &self.path).and_then(|()| fs::remove_file(&temporary))
+        };
+        if renamed.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        keep_on_interrupt(&temporary);
+        renamed.map_err(failed())?;
+        sync_folder(&self.path)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
+            keep_on_interrupt(temporary);
+        }
+    }
+}
+
+/// Writes a whole small file.
+pub fn write_new(path: &Path, bytes: &[u8], access: Access, force: bool) -> Result<(), CliError> {
+    let new = NewFile::create(path, access, force)?;
+    new.file.write_all_at(bytes, 0).map_err(io(path.display()))?;
+    new.finish()
+}
+
+/// A folder of opened entries, built beside its place.
+pub struct NewFolder {
+    temporary: PathBuf,
+    files: OnceLock<Vec<File>>,
+}
+
+impl NewFolder {
+    /// A folder that will be renamed to, or whose file will be moved to, `target`.
+    pub fn create(target: &Path) -> Result<Self, CliError> {
+        let temporary = temporary_name(target);
+        remove_on_interrupt(temporary.clone());
+        DirBuilder::new().mode(0o700).create(&temporary).map_err(io(target.display()))?;
+        Ok(Self { temporary, files: OnceLock::new() })
+    }
+
+    /// Syncs everything and renames the folder.
+    pub fn finish_folder(self, target: &Path) -> Result<(), CliError> {
+        self.sync()?;
+        fs::rename(&self.temporary, target).map_err(io(target.display()))?;
+        sync_folder(target)
+    }
+
+    /// Syncs and moves the one file to `target`.
+    pub fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
+        self.sync()?;
+        let from = self.temporary.join(name);
+        if force {
+            fs::rename(&from, target).map_err(io(target.display()))?;
+        } else {
+            fs::hard_link(&from, target).map_err(io(target.display()))?;
+        }
+        sync_folder(target)
+    }
+
+    fn sync(&self) -> Result<(), CliError> {
+        let files = self.files.get().map(Vec::as_slice).unwrap_or_default();
+        files.iter().try_for_each(File::sync_all).map_err(io("write the output"))?;
+        sync_folder(&self.temporary.join("."))
+    }
+}
+
+impl EntrySink for NewFolder {
+    fn begin(&self, entries: &[(String, Option<u64>)]) -> std::io::Result<()> {
+        let mut files = Vec::with_capacity(entries.len());
+        for (path, _) in entries {
+            let path = self.temporary.join(path); // checked: relative, without `..` [F-32]
+            if let Some(parent) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            }
+            files.push(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?);
+        }
+        self.files.set(files).map_err(|_| std::io::Error::other("begun twice"))
+    }
+
+    fn write_at(&self, index: usize, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let file = self.files.get().and_then(|f| f.get(index)).ok_or(std::io::ErrorKind::NotFound)?;
+        file.write_all_at(data, offset)
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.temporary);
+        keep_on_interrupt(&self.temporary);
+    }
+}
+
+/// The error for a name that is taken.
+pub fn exists(path: &Path) -> CliError {
+    CliError::failed(format!("{}: already exists", path.display()))
+        .hint("remove it, choose another name with -o, or use --force")
+}
+
+/// The folder a path is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name: String = name.chars().take(64).collect();
+    let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+    folder_of(path).join(format!(".{name}.mvault-{random:016x}"))
+}
+
+fn sync_folder(path: &Path) -> Result<(), CliError> {
+    let folder = folder_of(path);
+    let synced = File::open(folder).and_then(|f| f.sync_all());
+    synced.map_err(io(folder.display()))
+}

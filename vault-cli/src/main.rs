@@ -1,0 +1,84 @@
+//! `mvault`: the command line. One verb a file; this one maps errors to exit codes.
+
+mod commands;
+mod config;
+mod error;
+mod files;
+mod keys;
+mod output;
+mod process;
+mod sources;
+
+use clap::{CommandFactory, Parser};
+use error::CliError;
+use std::process::ExitCode;
+
+/// Seal, open and range-read encrypted machine-learning models.
+#[derive(Parser)]
+#[command(name = "mvault", version, about, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(propagate_version = true, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    output: output::OutputArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Seal a model once; only the recipients you choose can open it, and nothing that was changed, \
+cut or moved is ever released.";
+
+const EXAMPLES: &str = "\
+Examples:
+  mvault keygen                       make your key, once
+  mvault seal model.pkl               scan and seal: model.pkl.mvault
+  mvault open model.pkl.mvault        verify and open it again
+  mvault inspect model.pkl.mvault     what is in it, for whom
+  mvault cat m.mvault model.safetensors --tensor wte > wte.bin
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not authentic, 4 attestation denied, 5 store.";
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Seal(commands::seal::Args),
+    Open(commands::open::Args),
+    Cat(commands::cat::Args),
+    Inspect(commands::inspect::Args),
+    Verify(commands::verify::Args),
+    Scan(commands::scan::Args),
+    #[command(subcommand)]
+    Recipients(commands::recipients::Command),
+    Keygen(commands::keygen::Args),
+    Bench(commands::bench::Args),
+    Completions(commands::completions::CompletionsArgs),
+    Man(commands::completions::ManArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = output::Output::new(&cli.output);
+    let result = process::harden().and_then(|()| run(cli.command, &mut out));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out.failure(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
+    match command {
+        Command::Seal(args) => commands::seal::run(&args, out),
+        Command::Open(args) => commands::open::run(&args, out),
+        Command::Cat(args) => commands::cat::run(&args, out),
+        Command::Inspect(args) => commands::inspect::run(&args, out),
+        Command::Verify(args) => commands::verify::run(&args, out),
+        Command::Scan(args) => commands::scan::run(&args, out),
+        Command::Recipients(command) => commands::recipients::run(&command, out),
+        Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Bench(args) => commands::bench::run(&args, out),
+        Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),
+        Command::Man(args) => commands::completions::man(&args, Cli::command(), out),
+    }
+}

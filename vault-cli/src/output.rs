@@ -1,0 +1,125 @@
+//! All that is printed. Results go to stdout, everything else to stderr; progress only to a terminal; with
+//! `--json` one JSON object on stdout, errors included.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // this is the one place that prints
+
+use crate::error::CliError;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write, stderr, stdout};
+
+/// Flags every verb has.
+#[derive(clap::Args)]
+pub struct OutputArgs {
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    /// No notes and no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+/// Where output goes.
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    /// By the flags.
+    pub fn new(args: &OutputArgs) -> Self {
+        Self { json: args.json, quiet: args.quiet }
+    }
+
+    /// A verb's result: JSON for scripts, or text for people.
+    pub fn result(&mut self, json: &serde_json::Value, text: &str) -> Result<(), CliError> {
+        let json_text = format!("{json:#}\n");
+        let text = if self.json { &json_text } else { text };
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes on stdout. A reader that went away is not an error worth words.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut out = stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::error::io("standard output")(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something worth knowing.
+    pub fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("mvault: {text}");
+        }
+    }
+
+    /// Something to worry about; not silenced.
+    pub fn warning(&self, text: &str) {
+        eprintln!("mvault: warning: {text}");
+    }
+
+    /// Why it failed, and the next step.
+    pub fn failure(&mut self, error: &CliError) {
+        if self.json && !error.is_reported() {
+            let json = serde_json::json!({
+                "ok": false,
+                "error": error.message(),
+                "hint": error.next_step(),
+                "rule": error.rule(),
+                "exit": error.exit_code(),
+            });
+            let _ = self.bytes(format!("{json:#}\n").as_bytes());
+        }
+        eprintln!("mvault: error: {}", error.message());
+        if let Some(hint) = error.next_step() {
+            eprintln!("mvault: hint: {hint}");
+        }
+    }
+
+    /// A bar on a terminal, nothing elsewhere.
+    pub fn progress(&self, what: &str, total: Option<u64>) -> ProgressBar {
+        let visible = !self.quiet && !self.json && stderr().is_terminal();
+        let target = if visible { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(total, target);
+        let template = if total.is_some() {
+            "{msg:<8} {bytes:>10} of {total_bytes}  {bar:20}  {binary_bytes_per_sec}, {eta} left"
+        } else {
+            "{msg:<8} {bytes:>10}  {spinner}  {binary_bytes_per_sec}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar
+    }
+}
+
+/// A size for people, in binary units.
+pub fn size(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
+/// Rows with columns as wide as they need to be; the first row is the heading.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Text from an artifact, fit for a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+/// Standard output as a file: unbuffered, usable from any thread.
+pub fn stdout_file() -> Result<std::fs::File, CliError> {
+    let fd = std::os::fd::AsFd::as_fd(&stdout()).try_clone_to_owned();
+    fd.map(std::fs::File::from).map_err(crate::error::io("standard output"))
+}
