@@ -1,0 +1,45 @@
+# The project's commands. Each brings what it needs by itself (scripts/setup.sh), quietly, and only what is missing.
+# Everything is built with the release profile, so nothing is built twice.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench fuzz lint audit install clean
+
+# How long `make fuzz` runs each target.
+SECONDS ?= 60
+# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE.
+ARGS ?=
+
+help: ## this list
+	@echo "mvault: an encrypted vault for ML models"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+build: ## target/release/mvault
+	@scripts/setup.sh build
+	@cargo build --quiet --release -p vault-cli
+
+demo: ## seal, inspect, open, range-read and re-key real models, and compare digests
+	@scripts/demo.sh
+
+test: ## every test of the workspace
+	@scripts/test.sh
+
+bench: ## mvault beside age, rage, openssl, gpg, cp and cat (ARGS="--size 512M")
+	@scripts/bench.sh $(ARGS)
+
+fuzz: ## every fuzz target for a while (SECONDS=60)
+	@scripts/fuzz.sh $(SECONDS)
+
+lint: ## format, clippy, dependencies, scripts, documents
+	@scripts/lint.sh
+
+audit: ## known vulnerabilities in the dependencies (needs a network that reaches RustSec)
+	@scripts/lint.sh audit
+
+install: ## mvault into cargo's bin folder
+	@scripts/setup.sh build
+	@cargo install --quiet --locked --path vault-cli
+	@echo "installed: $$(command -v mvault || echo 'mvault, into cargo'\''s bin folder, which is not in PATH')"
+
+clean: ## what was built here (the cache of models and tools stays)
+	@cargo clean --quiet
+	@rm -rf fuzz/artifacts fuzz/corpus fuzz/target

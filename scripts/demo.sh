@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# make demo: the tour, on real models. Every result is compared with the original, and what must be refused is shown
+# being refused: the script fails when any of it is not as it should be. Works in a temporary home of its own.
+
+source "$(dirname "$0")/common.sh"
+
+"$REPO/scripts/setup.sh" build python
+models=$("$REPO/scripts/models.sh")
+cd "$REPO"
+cargo build --quiet --release -p vault-cli
+PATH=$(target_dir)/release:$PATH
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/mvault-demo.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+export HOME=$work/home XDG_CONFIG_HOME=$work/home/.config XDG_DATA_HOME=$work/home/.local/share
+mkdir -p "$HOME"
+cd "$work"
+cp -r "$models" models
+
+main() {
+    heading "1. Keys: our own, a colleague's, and one to sign with"
+    local us colleague
+    run_to us.pub mvault keygen
+    run_to colleague.pub mvault keygen -o colleague.txt
+    run mvault keygen --signing -o sign.pem
+    us=$(<us.pub) colleague=$(<colleague.pub)
+    check "a recipient is one line" test "$(wc -l <us.pub)" = 1
+
+    heading "2. Scan: real models are safe, a hostile pickle is named and refused"
+    run mvault scan models
+    # cos\nsystem: a pickle that would run a command when it is loaded
+    printf 'cos\nsystem\n(S"echo pwned"\ntR.' >hostile.pkl
+    expect 1 mvault scan hostile.pkl
+    expect 1 mvault seal hostile.pkl
+    check "nothing was written" test ! -e hostile.pkl.mvault
+
+    heading "3. Seal a pickled model, and open it again"
+    cp models/profanity/model.joblib .
+    run mvault seal model.joblib
+    run mvault open model.joblib.mvault -o opened
+    check "the opened file is the original" cmp models/profanity/model.joblib opened/model.joblib
+
+    heading "4. Seal a model folder, signed"
+    run mvault seal models/minilm --sign sign.pem -o minilm.mvault
+    run mvault inspect minilm.mvault
+    # who has no key of it sees the header alone
+    run env HOME=nobody XDG_CONFIG_HOME=nobody mvault inspect minilm.mvault
+    run mvault verify minilm.mvault --signer sign.pem.pub
+    run mvault open minilm.mvault --signer sign.pem.pub -o opened/minilm
+    check "every file has its digest" same_digests models/minilm opened/minilm
+
+    heading "5. Every other model, there and back"
+    mkdir back
+    local folder
+    for folder in silero magika resemblyzer profanity gguf; do
+        mvault seal "models/$folder" -o "$folder.mvault" >/dev/null
+        mvault open "$folder.mvault" -o "back/$folder" >/dev/null
+        check "$folder" same_digests "models/$folder" "back/$folder"
+    done
+
+    heading "6. Read one tensor and one range, without opening the rest"
+    local tensor=embeddings.LayerNorm.weight
+    run_to tensor.bin mvault cat minilm.mvault model.safetensors --tensor "$tensor"
+    check "the tensor is the original's" cmp tensor.bin <(tensor_of models/minilm/model.safetensors "$tensor")
+    run_to range.bin mvault cat minilm.mvault model.safetensors --range 1000000-1999999
+    check "the range is the original's" cmp range.bin <(slice models/minilm/model.safetensors 1000000 1000000)
+
+    heading "7. Change who can open it: the payload is not touched"
+    local before after
+    before=$(payload_digest minilm.mvault)
+    expect 3 mvault verify minilm.mvault -i colleague.txt
+    run mvault recipients add minilm.mvault -r "$colleague"
+    run mvault verify minilm.mvault -i colleague.txt --signer sign.pem.pub
+    run mvault recipients list minilm.mvault
+    run mvault recipients remove minilm.mvault -i colleague.txt -r "$us"
+    expect 3 mvault verify minilm.mvault
+    run mvault verify minilm.mvault -i colleague.txt --signer sign.pem.pub
+    after=$(payload_digest minilm.mvault)
+    check "payload's SHA-256 before and after: ${before:0:16}..." test "$before" = "$after"
+
+    heading "8. One flipped bit, a cut, another signer: refused with exit code 3"
+    flipped model.joblib.mvault 200000 >flipped.mvault
+    expect 3 mvault open flipped.mvault -o never
+    head -c 300000 model.joblib.mvault >cut.mvault
+    expect 3 mvault open cut.mvault -o never
+    run mvault keygen --signing -o other.pem
+    expect 3 mvault open minilm.mvault -i colleague.txt --signer other.pem.pub -o never
+    check "nothing was released" test -z "$(find never -type f 2>/dev/null)"
+
+    printf '\ndemo: all %d checks passed\n' "$checks"
+}
+
+checks=0
+
+heading() { printf '\n%s\n' "$1"; }
+
+# run COMMAND...  shows a command and what it prints; it must succeed.
+run() { expect 0 "$@"; }
+
+# run_to FILE COMMAND...  the same with standard output in a file.
+run_to() {
+    printf '  $ %s\n' "$(shown "${*:2}") > $1"
+    "${@:2}" >"$1" 2>messages </dev/null || die "$(<messages)"
+    indented "$(<messages)"
+}
+
+# expect STATUS COMMAND...  the same with an exit status that must be met.
+expect() {
+    local status=0 output
+    printf '  $ %s\n' "$(shown "${*:2}")"
+    output=$("${@:2}" 2>&1 </dev/null) || status=$?
+    indented "$output"
+    (($1 == 0)) || printf '    (exit status %d)\n' "$status"
+    ((status == $1)) || die "expected exit status $1, got $status"
+    checks=$((checks + 1))
+}
+
+indented() { [[ -z $1 ]] || printf '    %s\n' "${1//$'\n'/$'\n'    }"; }
+
+# check WORDS COMMAND...  says that something holds, or ends the demo.
+check() {
+    "${@:2}" || die "does not hold: $1"
+    printf '  ok: %s\n' "$1"
+    checks=$((checks + 1))
+}
+
+# A command as it is shown: recipients are over a thousand characters long.
+shown() { sed -E 's/[^ ]{72,}/RECIPIENT/g' <<<"$1"; }
+
+same_digests() { diff <(cd "$1" && digests) <(cd "$2" && digests); }
+digests() { find . -type f -exec sha256sum {} + | sort -k 2; }
+
+# slice FILE OFFSET LENGTH
+slice() { dd if="$1" iflag=skip_bytes,count_bytes skip="$2" count="$3" bs=64K status=none; }
+
+# The bytes of one tensor, read by the safetensors layout alone: u64 length, JSON, data.
+tensor_of() {
+    python3 - "$1" "$2" <<'PY'
+import json, struct, sys
+
+with open(sys.argv[1], "rb") as file:
+    (length,) = struct.unpack("<Q", file.read(8))
+    start, end = json.loads(file.read(length))[sys.argv[2]]["data_offsets"]
+    file.seek(8 + length + start)
+    sys.stdout.buffer.write(file.read(end - start))
+PY
+}
+
+# The header's length is a big-endian u32 at offset 12 (FORMAT.md, section 2); the rest is payload.
+payload_digest() {
+    local header
+    header=$((16#$(slice "$1" 12 4 | od -An -tx1 | tr -d ' \n')))
+    tail -c "+$((header + 1))" "$1" | sha256sum | cut -d' ' -f1
+}
+
+# flipped FILE OFFSET  the file with one bit of one byte changed.
+flipped() {
+    local byte
+    byte=$(slice "$1" "$2" 1 | od -An -tu1)
+    head -c "$2" "$1"
+    printf '%b' "\\x$(printf '%02x' $((byte ^ 1)))"
+    tail -c "+$(($2 + 2))" "$1"
+}
+
+main

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# make lint: everything that can be said of the sources without running them. `lint.sh audit`: known vulnerabilities.
+
+source "$(dirname "$0")/common.sh"
+
+"$REPO/scripts/setup.sh" build lint
+PATH=$(tool_dir cargo-deny)/bin:$PATH
+cd "$REPO"
+
+if [[ ${1:-} == audit ]]; then
+    exec cargo deny check advisories
+fi
+
+cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+# Advisories need a network that CI's machine does not have: `make audit`.
+cargo deny --log-level error check bans licenses sources
+RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --workspace --no-deps --document-private-items
+shellcheck scripts/*.sh .ci/run
+python3 scripts/check_docs.py

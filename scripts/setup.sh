@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
+# is there already. Usage: setup.sh [build|python|lint|fuzz|bench]...
+# Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
+
+source "$(dirname "$0")/common.sh"
+
+main() {
+    (($# > 0)) || die "which? build, python, lint, fuzz, bench"
+    local what
+    for what in "$@"; do
+        lock_cache "setup-$what"
+        case $what in
+            build) setup_build ;;
+            python) setup_python ;;
+            lint) setup_lint ;;
+            fuzz) setup_fuzz ;;
+            bench) setup_bench ;;
+            *) die "unknown part '$what'" ;;
+        esac
+    done
+}
+
+setup_build() {
+    command -v cargo >/dev/null || die "no cargo here: install a Rust toolchain (see rust-version in Cargo.toml) first"
+    # libFuzzer is C++
+    { command -v cc && command -v c++; } >/dev/null || debian_install build-essential
+}
+
+setup_python() {
+    debian python3:python3
+    # Debian ships venv apart from Python; other Pythons bring it.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || debian_install python3-venv
+    local venv
+    venv=$(venv_dir)
+    [[ -x $venv/bin/python && -e $venv/complete ]] && return
+    say "setup: python environment (once)"
+    rm -rf "$venv"
+    quietly python3 -m venv "$venv"
+    quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --require-hashes -r "$REPO/scripts/requirements.txt"
+    touch "$venv/complete"
+}
+
+setup_lint() {
+    debian shellcheck:shellcheck python3:python3 git:git
+    cargo_tool cargo-deny
+}
+
+setup_fuzz() {
+    setup_build
+    cargo_tool cargo-fuzz
+}
+
+setup_bench() {
+    debian age:age gpg:gnupg openssl:openssl
+    cargo_tool rage
+}
+
+# debian COMMAND:PACKAGE...  installs the packages whose command is missing.
+debian() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    ((${#missing[@]} == 0)) || debian_install "${missing[@]}"
+}
+
+debian_install() {
+    command -v apt-get >/dev/null || die "missing: $* (this is not Debian: install them by hand)"
+    local sudo=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "missing: $* (install them as root: apt-get install $*)"
+        sudo=(sudo)
+    fi
+    say "setup: apt-get install $*"
+    quietly "${sudo[@]}" apt-get update -q
+    quietly "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+}
+
+# cargo_tool NAME  builds a command from crates.io into the cache.
+cargo_tool() {
+    local dir
+    dir=$(tool_dir "$1")
+    [[ -x $dir/bin/$1 ]] && return
+    say "setup: cargo install $1 $(tool_version "$1") (once, minutes)"
+    rm -rf "$dir.new"
+    CARGO_TARGET_DIR=$dir.new/target quietly \
+        cargo install --quiet --locked --root "$dir.new" --version "=$(tool_version "$1")" "$1"
+    rm -rf "$dir.new/target" "$dir"
+    mv "$dir.new" "$dir"
+}
+
+main "$@"
