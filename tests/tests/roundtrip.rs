@@ -1,0 +1,105 @@
+//! What is sealed comes back, in every way of sealing and reading, at every size near an edge.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use mvault_tests::artifact::{
+    identity, open_file, open_streaming, options, read_ranges, seal_files, seal_stream,
+};
+use mvault_tests::noise;
+use proptest::prelude::*;
+use vault_core::aead::Engine;
+use vault_core::recipient::Identity;
+use vault_core::seal::SealOptions;
+
+/// Sizes at and around what chunks, alignment and batches make special.
+const SIZES: [usize; 22] = [
+    0, 1, 15, 16, 4079, 4080, 4095, 4096, 4097, 8191, 8192, 8193, 61_440, 65_535, 65_536, 65_537, 126_976, 520_192,
+    524_288, 524_289, 1_048_576, 1_700_001,
+];
+
+fn check(files: &[(&str, &[u8])], sealed: &[u8], key: &dyn Identity) {
+    let whole: Vec<u8> = files.iter().flat_map(|(_, d)| d.iter().copied()).collect();
+    let streamed = open_streaming(sealed, &[key], &[]);
+    let verified = streamed.result.unwrap();
+    assert_eq!(streamed.released, whole);
+    let (result, opened) = open_file(sealed, &[key], &[]);
+    result.unwrap();
+    let ranges = read_ranges(sealed, &[key], 5003).unwrap();
+    for (i, (path, data)) in files.iter().enumerate() {
+        assert_eq!((opened[i].0.as_str(), opened[i].1.as_slice()), (*path, *data));
+        assert_eq!((ranges[i].0.as_str(), ranges[i].1.as_slice()), (*path, *data));
+        assert_eq!(*verified.manifest.entries[i].blake3, *blake3::hash(data).as_bytes(), "{path}: {} bytes", data.len());
+    }
+}
+
+#[test]
+fn sizes_at_every_edge() {
+    let key = identity(1);
+    for chunk_size in [4096, 65_536, 1_048_576] {
+        for size in SIZES {
+            let data = noise(size as u64, size);
+            let options = SealOptions { chunk_size, sha256: size % 2 == 0, ..options("m") };
+            let files: [(&str, &[u8]); 1] = [("m.bin", &data)];
+            let (sealed, _) = seal_files(&files, &[key.recipient()], &options, 3).unwrap();
+            check(&files, &sealed, &key);
+            let (sealed, _) = seal_stream("m.bin", &data, &[key.recipient()], &options, 4).unwrap();
+            check(&files, &sealed, &key);
+        }
+    }
+}
+
+#[test]
+fn engines_open_what_others_sealed() {
+    let (key, data) = (identity(1), noise(5, 300_000));
+    let sealed = Engine::ALL.map(|engine| {
+        let options = SealOptions { engine, ..options("m") };
+        seal_files(&[("m.bin", &data)], &[key.recipient()], &options, 3).unwrap().0
+    });
+    assert_eq!(sealed[0], sealed[1]);
+    assert_eq!(sealed[0], sealed[2]);
+}
+
+#[test]
+fn folder_with_empty_files_between() {
+    let (key, a, b) = (identity(1), noise(1, 70_000), noise(2, 4096));
+    let files: [(&str, &[u8]); 6] =
+        [("0", b""), ("a/x", &a), ("a/y", b""), ("b", &b), ("c", b""), ("d", b"")];
+    let options = SealOptions { folder: true, sha256: true, ..options("m") };
+    let (sealed, _) = seal_files(&files, &[key.recipient()], &options, 3).unwrap();
+    check(&files, &sealed, &key);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_folder_comes_back(
+        sizes in prop::collection::vec(0_usize..90_000, 1..9),
+        chunk_bits in 12_u32..18,
+        threads in 1_usize..5,
+        sha256: bool,
+    ) {
+        let key = identity(2);
+        let data: Vec<_> = sizes.iter().enumerate().map(|(i, s)| (format!("f{i:02}"), noise(i as u64, *s))).collect();
+        let files: Vec<_> = data.iter().map(|(p, d)| (p.as_str(), d.as_slice())).collect();
+        let options = SealOptions { chunk_size: 1 << chunk_bits, threads, sha256, folder: true, ..options("m") };
+        let (sealed, _) = seal_files(&files, &[key.recipient()], &options, 9).unwrap();
+        check(&files, &sealed, &key);
+    }
+
+    #[test]
+    fn any_range_is_the_originals(size in 1_u64..200_000, a in 0.0..1.0_f64, b in 0.0..1.0_f64) {
+        let (key, data) = (identity(2), noise(77, usize::try_from(size).unwrap()));
+        let (sealed, _) = seal_stream("m", &data, &[key.recipient()], &options("m"), 9).unwrap();
+        let header = mvault_tests::artifact::unlock(&sealed, &key).unwrap();
+        let at = |f: f64| (f * size as f64) as u64;
+        let (from, to) = (at(a.min(b)), at(a.max(b)));
+        let bytes = sealed.as_slice();
+        let reader = vault_core::open::RangeReader::new(&bytes, 4096, sealed.len() as u64 - 4096, &header, Engine::Ring).unwrap();
+        let mut out = Vec::new();
+        let entry = &reader.manifest().entries[0];
+        reader.read(entry, from..to, &mut |b| { out.extend_from_slice(b); Ok(()) }).unwrap();
+        prop_assert_eq!(&out, &data[from as usize..to as usize]);
+        prop_assert!(reader.read(entry, from..size + 1, &mut |_| Ok(())).is_err());
+    }
+}
