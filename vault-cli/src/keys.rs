@@ -5,7 +5,7 @@ use crate::config::{Project, default_identity};
 use crate::error::{CliError, io};
 use crate::output::Output;
 use std::fs::File;
-use std::io::{IsTerminal, stdin};
+use std::io::{IsTerminal, Read, stdin};
 use std::path::{Path, PathBuf};
 use vault_core::Rule;
 use vault_core::header::{AuthenticatedHeader, Header, section};
@@ -16,8 +16,11 @@ use vault_core::recipient::{Identity, Recipient};
 use vault_core::secret::Secret;
 use vault_core::signature::{PublisherKey, PublisherPublicKey};
 
-/// Largest key file read; longest passphrase.
-const MAX_KEY_FILE: usize = 1024 * 1024;
+/// Largest file of secret keys read.
+const MAX_KEY_FILE: usize = 64 * 1024;
+/// Largest file of recipients or public keys read.
+const MAX_PUBLIC_FILE: u64 = 4 * 1024 * 1024;
+/// Longest passphrase in bytes.
 const MAX_PASSPHRASE: usize = 4096;
 
 /// Recipients' lines.
@@ -195,12 +198,22 @@ fn boxed(recipients: Vec<XWingRecipient>) -> Vec<Box<dyn Recipient>> {
 }
 
 fn recipients_in(path: &Path) -> Result<Vec<XWingRecipient>, CliError> {
-    let text = read_key_file(path)?;
-    let recipients = parse_recipients(text.expose()).map_err(|e| CliError::from(e).about(path.display()))?;
+    let text = read_public_file(path)?;
+    let recipients = parse_recipients(&text).map_err(|e| CliError::from(e).about(path.display()))?;
     if recipients.is_empty() {
         return Err(CliError::failed(format!("{}: no recipients in it", path.display())));
     }
     Ok(recipients)
+}
+
+fn read_public_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(io(path.display()))?;
+    file.take(MAX_PUBLIC_FILE + 1).read_to_end(&mut text).map_err(io(path.display()))?;
+    if text.len() as u64 > MAX_PUBLIC_FILE {
+        return Err(CliError::failed(format!("{}: over 4 MiB; is it a key file?", path.display())));
+    }
+    Ok(text)
 }
 
 fn read_key_file(path: &Path) -> Result<Secret, CliError> {
@@ -293,8 +306,8 @@ impl SignerArgs {
         paths
             .iter()
             .map(|path| {
-                let text = read_key_file(path)?;
-                let text = String::from_utf8_lossy(text.expose());
+                let text = read_public_file(path)?;
+                let text = String::from_utf8_lossy(&text);
                 PublisherPublicKey::from_pem(&text).map_err(|e| CliError::from(e).about(path.display()))
             })
             .collect()

@@ -2,6 +2,7 @@
 //! `--json` one JSON object on stdout, errors included.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // this is the one place that prints
+#![allow(clippy::unused_self)] // printing is a right one has by holding an `Output`
 
 use crate::error::CliError;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -122,4 +123,10 @@ pub fn printable(text: &str) -> String {
 pub fn stdout_file() -> Result<std::fs::File, CliError> {
     let fd = std::os::fd::AsFd::as_fd(&stdout()).try_clone_to_owned();
     fd.map(std::fs::File::from).map_err(crate::error::io("standard output"))
+}
+
+/// Standard input as a file: unbuffered, usable from any thread.
+pub fn stdin_file() -> Result<std::fs::File, CliError> {
+    let fd = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+    fd.map(std::fs::File::from).map_err(crate::error::io("standard input"))
 }

@@ -15,6 +15,7 @@ pub fn harden() -> Result<(), CliError> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| CliError::failed(format!("the process cannot be protected from debuggers: {e}")))?;
+    raise_open_files();
     ctrlc::set_handler(|| {
         let paths = CLEANUP.lock().unwrap_or_else(PoisonError::into_inner);
         for path in paths.iter() {
@@ -23,6 +24,14 @@ pub fn harden() -> Result<(), CliError> {
         std::process::exit(130);
     })
     .map_err(|e| CliError::failed(format!("the interrupt handler cannot be set: {e}")))
+}
+
+/// A folder's files are open together while it is sealed or opened: as many as the system allows.
+fn raise_open_files() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // If it stays low, a folder of more files fails with the system's words for it.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
 /// Removes `path` if the process is interrupted.

@@ -32,8 +32,9 @@ impl Model {
     /// Opens `path`; `-` is standard input.
     pub fn open(path: &Path, follow: bool) -> Result<Self, CliError> {
         if path == Path::new("-") {
-            let file = File::open("/dev/stdin").map_err(io("standard input"))?;
-            return Self::single("stdin".into(), path, file);
+            let file = crate::output::stdin_file()?;
+            let files = vec![OpenFile { path: "stdin".into(), shown: path.to_owned(), file, before: None }];
+            return Ok(Self { name: "stdin".into(), folder: false, size: None, files });
         }
         let metadata = fs::metadata(path).map_err(io(path.display()))?; // a named link is followed
         let name = path.canonicalize().ok().and_then(|p| p.file_name().map(ToOwned::to_owned));

@@ -422,3 +422,22 @@ fn help_man_and_completions_cover_every_verb() {
     let json = shop.mvault("bench --millis 5 --buffer 1 --json").ok().json();
     assert_eq!(json["engines"].as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn folder_of_more_files_than_the_usual_limit() {
+    let shop = with_key();
+    for i in 0..1500 {
+        shop.write(&format!("many/{}/{i}.txt", i % 7), i.to_string().as_bytes());
+    }
+    shop.sh("ulimit -S -n 256 && mvault seal many && mvault open many.mvault -o out").ok();
+    shop.sh("diff -r many out").ok();
+}
+
+#[test]
+fn standard_input_is_read_on_from_where_it_is() {
+    let shop = with_key();
+    shop.write("lines", b"first line\nsecond line\n");
+    shop.sh("{ read -r x; mvault seal - --name rest -o r.mvault; } < lines").ok();
+    assert_eq!(shop.mvault("cat r.mvault").ok().stdout, b"second line\n");
+    shop.sh("cat lines r.mvault > both && { read -r x; read -r y; mvault open - --stream; } < both").ok();
+}

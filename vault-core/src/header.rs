@@ -222,7 +222,7 @@ impl Header {
         dek: &Dek,
         salt: [u8; 32],
         chunk_size: u32,
-        sections: Vec<Section>,
+        sections: &[Section],
         min_len: u32,
     ) -> Result<Self> {
         let mut encoded = Vec::new();
@@ -295,7 +295,7 @@ impl AuthenticatedHeader {
             return Err(Error::Usage("an artifact needs at least one recipient".into()));
         }
         sections.extend(self.header.sections.iter().filter(|s| !s.is_stanza()).cloned());
-        Header::compose(&self.dek, prelude.salt, prelude.chunk_size, sections, prelude.header_len)
+        Header::compose(&self.dek, prelude.salt, prelude.chunk_size, &sections, prelude.header_len)
     }
 }
 

@@ -132,7 +132,8 @@ pub(crate) fn encode_table(table: &Table) -> Result<Vec<u8>> {
     check_table_len(len)?;
     let mut block = len.to_be_bytes().to_vec();
     block.extend_from_slice(&map);
-    block.resize(block.len().next_multiple_of(ALIGN as usize), 0);
+    let padded = (block.len() as u64).next_multiple_of(ALIGN);
+    block.resize(usize::try_from(padded).unwrap_or(block.len()), 0);
     Ok(block)
 }
 

@@ -171,7 +171,9 @@ impl Opening<'_, '_, '_> {
         if !self.leaves {
             payload.skip(len);
         }
-        leaves.iter().for_each(|(leaf, len)| payload.push(leaf, *len));
+        for (leaf, len) in leaves {
+            payload.push(leaf, *len);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use source::{Batch, Source};
 use std::sync::{Mutex, PoisonError};
 
 /// Plaintext bytes a worker handles at a time; two buffers of it stay in a core's L2.
-pub(crate) const BATCH: usize = 512 * 1024;
+pub(crate) const BATCH: usize = 256 * 1024;
 
 /// One file to seal.
 pub struct SourceEntry<'a> {
@@ -38,6 +38,7 @@ pub struct SourceEntry<'a> {
 }
 
 /// What to seal, and how.
+#[expect(clippy::struct_excessive_bools)] // independent yes-or-no questions, each a flag of `mvault seal`
 pub struct SealOptions<'a> {
     /// The model's name: one path component.
     pub name: String,
@@ -154,12 +155,12 @@ pub fn seal(
         labels: options.labels.clone(),
     };
     sections.push(about.seal(&schedule, &salt, rng)?);
-    let mut header = Header::compose(&dek, salt, options.chunk_size, sections.clone(), options.header_len)?;
+    let mut header = Header::compose(&dek, salt, options.chunk_size, &sections, options.header_len)?;
     // With a signature to come, the header is made with one of zeros first, to know its length.
     if let Some(key) = options.sign {
         let empty = PayloadDigest { len: 0, digest: [0; 32] };
         let with = [&sections[..], &[key.sign(header.prelude(), [0; 32], &empty)]].concat();
-        header = Header::compose(&dek, salt, options.chunk_size, with, options.header_len)?;
+        header = Header::compose(&dek, salt, options.chunk_size, &with, options.header_len)?;
     }
     let header_len = header.prelude().header_len;
     let sink = Sink::new(output, u64::from(header_len));
@@ -178,7 +179,7 @@ pub fn seal(
     if let Some(key) = options.sign {
         let identity = identity_commitment(&salt, &manifest.name, manifest.model_version);
         sections.push(key.sign(header.prelude(), identity, &payload));
-        header = Header::compose(&dek, salt, options.chunk_size, sections, header_len)?;
+        header = Header::compose(&dek, salt, options.chunk_size, &sections, header_len)?;
         sink.begin(&header)?;
     }
     sink.flush()?;
@@ -270,7 +271,9 @@ impl<'o> Sealing<'_, '_, 'o> {
         if leaves.is_empty() {
             payload.skip(len);
         }
-        leaves.iter().for_each(|(leaf, len)| payload.push(leaf, *len));
+        for (leaf, len) in leaves {
+            payload.push(leaf, *len);
+        }
     }
 
     /// The last partial chunk of the entries, the manifest and the trailer. The final chunk is short, and

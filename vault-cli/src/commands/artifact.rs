@@ -2,6 +2,7 @@
 
 use super::rewrite::pending;
 use crate::error::{CliError, io};
+use crate::output::stdin_file;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use vault_core::header::Header;
@@ -21,17 +22,15 @@ impl Artifact {
     /// Opens `path` (`-` is standard input) and reads the header. A change of recipients that was
     /// interrupted is seen as complete.
     pub fn open(path: &Path) -> Result<Self, CliError> {
-        let from = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
-        let mut file = File::open(from).map_err(io(path.display()))?;
+        let piped = path == Path::new("-");
+        let mut file = if piped { stdin_file()? } else { File::open(path).map_err(io(path.display()))? };
         let metadata = file.metadata().map_err(io(path.display()))?;
         if metadata.is_dir() {
             return Err(CliError::usage(format!("{}: a folder, not a sealed model", path.display())));
         }
-        let mut len = metadata.is_file().then(|| metadata.len());
-        if path == Path::new("-") {
-            len = None; // the shell may have read part of it
-        }
-        let header = match pending(path, &file) {
+        // Standard input may be a file that someone has read a part of: it is read on, not from its start.
+        let len = (metadata.is_file() && !piped).then_some(metadata.len());
+        let header = match pending(path, &file).filter(|_| !piped) {
             Some(header) => header,
             None => Header::read(&mut file).map_err(|e| CliError::from(e).about(path.display()))?,
         };

@@ -68,6 +68,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
 type Step = Box<dyn FnMut() -> usize>;
 
 /// GiB a second of `threads` workers over `time`.
+#[expect(clippy::cast_precision_loss)] // a rate needs three digits
 fn rate(threads: usize, time: Duration, make: &(dyn Fn() -> Step + Sync)) -> f64 {
     let ready = std::sync::Barrier::new(threads);
     std::thread::scope(|scope| {

@@ -5,8 +5,10 @@ use crate::error::CliError;
 use crate::keys::{IdentityArgs, count};
 use crate::output::{Output, printable, size, table};
 use serde_json::{Value, json};
+use std::fmt::Write;
 use std::path::PathBuf;
 use vault_core::aead::Engine;
+use vault_core::cbor::TextMap;
 use vault_core::header::{hex, stanza_name};
 use vault_core::manifest::Manifest;
 use vault_core::open::RangeReader;
@@ -61,8 +63,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         object.insert("entries".into(), entries_json(manifest));
     }
     text.push_str(&manifest_text(manifest));
-    for (key, label) in labels.into_iter().flat_map(|l| l.iter()) {
-        text.push_str(&format!("label:       {} = {}\n", printable(key), printable(label)));
+    for (key, label) in labels.into_iter().flat_map(TextMap::iter) {
+        let _ = writeln!(text, "label:       {} = {}", printable(key), printable(label));
     }
     out.result(&value, &text)
 }

@@ -21,6 +21,7 @@ use vault_core::signature::PublisherKey;
 /// The model is read once: scanned, digested and encrypted in the same pass, on all cores, in a few
 /// megabytes of memory. Without recipients it is sealed for those of mvault.toml, or for you.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools)] // flags
 #[command(after_help = "\
 Examples:
   mvault seal model.pkl                       model.pkl.mvault, for you

@@ -97,17 +97,17 @@ impl<'p, 's> Judge<'p, 's> {
 
     /// The next verified plaintext.
     pub(super) fn accept(&mut self, start: u64, plain: &[u8], pieces: Pieces) -> Result<()> {
-        let plan = self.plan;
+        let known = self.plan;
         let mut pieces = pieces.into_iter();
         self.position = start + plain.len() as u64;
-        for (part, range) in plan.layout.parts(start..self.position) {
+        for (part, range) in known.layout.parts(start..self.position) {
             let data = slice(plain, &range, start);
             match part {
                 Part::Table => {
-                    let expected = slice(&plan.table_block, &range, 0);
+                    let expected = slice(&known.table_block, &range, 0);
                     require(data == expected, 28, || "the table changed, or its padding is not zero".into())?;
                 }
-                Part::Entry { .. } if plan.is_open_ended() => self.hold(data)?,
+                Part::Entry { .. } if known.is_open_ended() => self.hold(data)?,
                 Part::Entry { index, .. } => {
                     self.end_entries(index);
                     if let Some(piece) = pieces.next() {

@@ -102,7 +102,6 @@ impl<'a> Source<'a> {
 
     /// The next batch and its ticket.
     pub(super) fn claim(&self, batch: &mut Batch) -> Option<(u64, Result<()>)> {
-        batch.plain.clear();
         match &self.kind {
             Kind::At { file, offset, payload, next } => {
                 let ticket = next.fetch_add(1, Ordering::Relaxed);

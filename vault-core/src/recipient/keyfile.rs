@@ -19,6 +19,7 @@ pub const PROTECTED_PREFIX: &str = "MVAULT-PROTECTED-XW1-";
 const CHECKSUM_LEN: usize = 8;
 
 /// One key line of an identity file.
+#[expect(clippy::large_enum_variant)] // a handful in a process
 pub enum KeyLine {
     /// Ready for use.
     Secret(XWingIdentity),

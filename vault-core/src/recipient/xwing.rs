@@ -81,6 +81,9 @@ pub struct XWingIdentity {
 
 impl XWingIdentity {
     /// A new key.
+    ///
+    /// # Panics
+    /// Never: a seed has 32 bytes.
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
         Self::from_seed(Secret::random(SEED_LEN, rng)).expect("a seed has 32 bytes")
     }
