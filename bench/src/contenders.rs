@@ -124,20 +124,30 @@ pub const READ: &str = "cat >/dev/null (limit)";
 /// The peer that the targets name.
 pub const AGE: &str = "age";
 
-/// What `mvault bench --json` says of the engine it would use here: GiB/s on all cores, (seal, open).
-pub fn engine(runner: &Runner, mvault: &Path) -> Result<(f64, f64), String> {
+/// What `mvault bench --json` says of the engine it would use here: GiB/s on all cores.
+pub struct Engine {
+    /// Sealing the same chunk, in cache.
+    pub seal: f64,
+    /// Opening the same chunk, in cache.
+    pub open: f64,
+    /// Opening a buffer far larger than the caches.
+    pub open_memory: f64,
+}
+
+/// Asks for it.
+pub fn engine(runner: &Runner, mvault: &Path) -> Result<Engine, String> {
     let text = runner.output(&Step::program(mvault).args(["bench", "--json"]))?;
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("mvault bench --json: {e}"))?;
     let chosen = value.get("chosen").and_then(|name| name.as_str()).unwrap_or_default();
     let engines = value.get("engines").and_then(|list| list.as_array()).cloned().unwrap_or_default();
     let engine = engines.iter().find(|engine| engine.get("name").and_then(|name| name.as_str()) == Some(chosen));
-    let rate = |keys: [&str; 2]| {
-        keys.iter()
-            .find_map(|key| engine?.get(*key)?.as_f64())
-            .ok_or_else(|| format!("mvault bench --json: no {}", keys[0]))
-    };
-    let seal = rate(["seal_all_cores_gib_s", "all_cores_gib_s"])?;
-    Ok((seal, rate(["open_all_cores_gib_s", "all_cores_gib_s"])?))
+    let rate =
+        |key: &str| engine.and_then(|e| e.get(key)?.as_f64()).ok_or_else(|| format!("mvault bench --json: no {key}"));
+    Ok(Engine {
+        seal: rate("seal_all_cores_gib_s")?,
+        open: rate("all_cores_gib_s")?,
+        open_memory: rate("open_memory_all_cores_gib_s")?,
+    })
 }
 
 fn mvault(

@@ -27,8 +27,8 @@ pub struct CaseResult {
     pub rounds: usize,
     /// One row a contender, in a fixed order.
     pub rows: Vec<Row>,
-    /// The AEAD engine alone on all cores, GiB/s a round: (seal, open).
-    pub engine: Result<Vec<(f64, f64)>, String>,
+    /// The AEAD engine alone on all cores, a round each.
+    pub engine: Result<Vec<contenders::Engine>, String>,
 }
 
 /// One contender's runs.
