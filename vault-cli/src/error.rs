@@ -86,13 +86,11 @@ impl From<CoreError> for CliError {
             CoreError::Io { source, .. } => (FAILED, io_hint(source)),
             _ => (FAILED, None),
         };
-        Self {
-            message: error.to_string(),
-            hint: hint.map(Into::into),
-            rule: rule.map(|r| r.to_string()),
-            exit,
-            reported: false,
-        }
+        let message = match &error {
+            CoreError::Io { context, source } => format!("{context}: {}", plain(source)),
+            _ => error.to_string(),
+        };
+        Self { message, hint: hint.map(Into::into), rule: rule.map(|r| r.to_string()), exit, reported: false }
     }
 }
 

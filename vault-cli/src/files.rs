@@ -3,7 +3,7 @@
 
 use crate::error::{CliError, io};
 use crate::process::{keep_on_interrupt, remove_on_interrupt};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat_with};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -44,21 +44,24 @@ impl NewFile {
         if !force && path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
-        let folder = folder_of(path);
         let mode = Mode::from_raw_mode(access.mode());
-        let unnamed = openat(CWD, folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode);
-        let (file, temporary) = match unnamed {
-            Ok(fd) => (File::from(fd), None),
+        match openat(CWD, folder_of(path), OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
+            Ok(fd) => Ok(Self { file: File::from(fd), temporary: None, path: path.to_owned(), force }),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
-                let temporary = temporary_name(path);
-                remove_on_interrupt(temporary.clone());
-                let mut options = OpenOptions::new();
-                options.read(true).write(true).create_new(true).mode(access.mode());
-                (options.open(&temporary).map_err(io(path.display()))?, Some(temporary))
+                Self::named(path, access, force)
             }
-            Err(e) => return Err(io(path.display())(e.into())),
-        };
-        Ok(Self { file, temporary, path: path.to_owned(), force })
+            Err(e) => Err(io(path.display())(e.into())),
+        }
+    }
+
+    /// For file systems without unnamed files: under a temporary name.
+    fn named(path: &Path, access: Access, force: bool) -> Result<Self, CliError> {
+        let temporary = temporary_name(path);
+        remove_on_interrupt(temporary.clone());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(access.mode());
+        let file = options.open(&temporary).map_err(io(path.display()))?;
+        Ok(Self { file, temporary: Some(temporary), path: path.to_owned(), force })
     }
 
     /// The file to write to.
@@ -84,11 +87,7 @@ impl NewFile {
             }
         }
         let temporary = self.temporary.take().unwrap_or_default();
-        let renamed = if self.force {
-            fs::rename(&temporary, &self.path)
-        } else {
-            fs::hard_link(&temporary, &self.path).and_then(|()| fs::remove_file(&temporary))
-        };
+        let renamed = rename(&temporary, &self.path, self.force);
         if renamed.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -140,11 +139,7 @@ impl NewFolder {
     pub fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
         self.sync()?;
         let from = self.temporary.join(name);
-        if force {
-            fs::rename(&from, target).map_err(io(target.display()))?;
-        } else {
-            fs::hard_link(&from, target).map_err(io(target.display()))?;
-        }
+        rename(&from, target, force).map_err(io(target.display()))?;
         sync_folder(target)
     }
 
@@ -192,6 +187,21 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Renames; without `force` never over something that exists, even if it appeared just now.
+fn rename(from: &Path, to: &Path, force: bool) -> std::io::Result<()> {
+    if force {
+        return fs::rename(from, to);
+    }
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot do it in one step: the check and the rename are two.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.symlink_metadata().is_err() => {
+            fs::rename(from, to)
+        }
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Err(std::io::ErrorKind::AlreadyExists.into()),
+        done => Ok(done?),
+    }
+}
+
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name: String = name.chars().take(64).collect();
@@ -203,4 +213,41 @@ fn sync_folder(path: &Path) -> Result<(), CliError> {
     let folder = folder_of(path);
     let synced = File::open(folder).and_then(|f| f.sync_all());
     synced.map_err(io(folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let items = fs::read_dir(folder).unwrap().map(|i| i.unwrap().path());
+        items.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), fs::read(p).unwrap())).collect()
+    }
+
+    /// File systems without O_TMPFILE, such as NFS, take this way; the one under the tests does not.
+    #[test]
+    fn named_temporary_file_is_whole_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.mvault");
+        for (text, force, placed) in [("first", false, true), ("second", false, false), ("third", true, true)] {
+            let before = contents(folder.path());
+            let new = NewFile::named(&path, Access::Owner, force).unwrap();
+            new.file.write_all_at(text.as_bytes(), 0).unwrap();
+            assert_eq!(new.finish().is_ok(), placed, "{text}");
+            let now = if placed { vec![("m.mvault".into(), text.into())] } else { before };
+            assert_eq!(contents(folder.path()), now, "{text}");
+        }
+        drop(NewFile::named(&folder.path().join("dropped"), Access::Owner, false).unwrap());
+        assert_eq!(contents(folder.path()).len(), 1);
+    }
+
+    #[test]
+    fn name_that_appears_meanwhile_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.mvault");
+        let new = NewFile::create(&path, Access::Public, false).unwrap();
+        fs::write(&path, "someone else's").unwrap();
+        assert!(new.finish().is_err());
+        assert_eq!(contents(folder.path()), [("m.mvault".into(), b"someone else's".to_vec())]);
+    }
 }

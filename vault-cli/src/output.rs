@@ -12,10 +12,10 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 #[derive(clap::Args)]
 pub struct OutputArgs {
     /// Print one JSON object on stdout, for scripts
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     /// No notes and no progress
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
 }
 
@@ -128,5 +128,8 @@ pub fn stdout_file() -> Result<std::fs::File, CliError> {
 /// Standard input as a file: unbuffered, usable from any thread.
 pub fn stdin_file() -> Result<std::fs::File, CliError> {
     let fd = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
-    fd.map(std::fs::File::from).map_err(crate::error::io("standard input"))
+    let file = fd.map(std::fs::File::from).map_err(crate::error::io("standard input"))?;
+    // A pipe of 64 KiB makes a process switch of every chunk. Where it cannot grow, it is only slower.
+    let _ = rustix::pipe::fcntl_setpipe_size(&file, 1024 * 1024);
+    Ok(file)
 }
