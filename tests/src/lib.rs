@@ -1,9 +1,10 @@
 //! Helpers shared by the integration tests: repeatable randomness, sealing into memory, reading back.
 
-#![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)] // tests: a panic is the report
 
 pub mod artifact;
 pub mod forge;
+pub mod fuzz;
 pub mod vector;
 
 use rand_chacha::ChaCha20Rng;

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use mvault_tests::artifact::{
-    identity, open_file, open_streaming, options, read_ranges, seal_files, seal_stream,
-};
+use mvault_tests::artifact::{identity, open_file, open_streaming, options, read_ranges, seal_files, seal_stream};
 use mvault_tests::noise;
 use proptest::prelude::*;
 use vault_core::aead::Engine;
@@ -28,7 +26,12 @@ fn check(files: &[(&str, &[u8])], sealed: &[u8], key: &dyn Identity) {
     for (i, (path, data)) in files.iter().enumerate() {
         assert_eq!((opened[i].0.as_str(), opened[i].1.as_slice()), (*path, *data));
         assert_eq!((ranges[i].0.as_str(), ranges[i].1.as_slice()), (*path, *data));
-        assert_eq!(*verified.manifest.entries[i].blake3, *blake3::hash(data).as_bytes(), "{path}: {} bytes", data.len());
+        assert_eq!(
+            *verified.manifest.entries[i].blake3,
+            *blake3::hash(data).as_bytes(),
+            "{path}: {} bytes",
+            data.len()
+        );
     }
 }
 
@@ -62,8 +65,7 @@ fn engines_open_what_others_sealed() {
 #[test]
 fn folder_with_empty_files_between() {
     let (key, a, b) = (identity(1), noise(1, 70_000), noise(2, 4096));
-    let files: [(&str, &[u8]); 6] =
-        [("0", b""), ("a/x", &a), ("a/y", b""), ("b", &b), ("c", b""), ("d", b"")];
+    let files: [(&str, &[u8]); 6] = [("0", b""), ("a/x", &a), ("a/y", b""), ("b", &b), ("c", b""), ("d", b"")];
     let options = SealOptions { folder: true, sha256: true, ..options("m") };
     let (sealed, _) = seal_files(&files, &[key.recipient()], &options, 3).unwrap();
     check(&files, &sealed, &key);

@@ -112,9 +112,8 @@ fn refusal(vector: &Vector, how: &str, error: Option<&Error>) -> Option<String> 
 fn vectors_are_read_as_they_say() {
     let vectors = stored();
     // A panic in the core is a complaint like others: all of them in one run.
-    let read = |v: &Vector| {
-        std::panic::catch_unwind(|| complaints(v)).unwrap_or_else(|_| vec!["a reader panicked".into()])
-    };
+    let read =
+        |v: &Vector| std::panic::catch_unwind(|| complaints(v)).unwrap_or_else(|_| vec!["a reader panicked".into()]);
     let wrong: Vec<_> = vectors.iter().map(|v| (v, read(v))).filter(|(_, wrong)| !wrong.is_empty()).collect();
     let open = vectors.iter().filter(|v| v.opens()).count();
     println!("{} vectors that open, {} that do not", open, vectors.len() - open);

@@ -276,14 +276,24 @@ fn killed_while_writing_leaves_nothing_with_the_name() {
 
 #[test]
 fn changed_while_sealing_is_an_error() {
-    let shop = with_key();
-    shop.write("big.bin", &noise(1_000));
-    // The pipe decides when sealing of the folder goes on; here: a file that shrinks is seen by its length.
-    shop.sh("truncate -s 300M big.bin").ok();
-    let done = shop.sh("(sleep 0.02; truncate -s 1M big.bin) & mvault seal big.bin; code=$?; wait; exit $code");
-    if done.code != 0 {
-        assert!(done.stderr.contains("changed while it was being sealed"), "{}", done.stderr);
-        assert!(!shop.exists("big.bin.mvault"));
+    for change in
+        ["truncate -s 1M big.bin", "truncate -s +1 big.bin", "printf x | dd of=big.bin conv=notrunc status=none"]
+    {
+        let shop = with_key();
+        shop.sh("truncate -s 400M big.bin").ok();
+        let mut sealer = shop.command("mvault");
+        let mut child = sealer.args(["seal", "big.bin", "--threads", "1"]).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        // As soon as the source is open, sealing is held, the source changed, sealing let go.
+        while !shop.sh(&format!("readlink /proc/{pid}/fd/*")).text().contains("/big.bin") {
+            assert!(child.try_wait().unwrap().is_none(), "sealed 400 MiB before it could be held");
+        }
+        shop.sh(&format!("kill -STOP {pid} && {{ {change}; }} && kill -CONT {pid}")).ok();
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{change}: {said}");
+        assert!(said.contains("changed while it was being sealed"), "{change}: {said}");
+        assert!(!shop.exists("big.bin.mvault"), "{change}");
     }
 }
 

@@ -73,14 +73,16 @@ impl Cbor {
             }
             Self::Array(items) => {
                 out.extend(head(4, items.len() as u64));
-                items.iter().for_each(|item| item.encode_into(out));
+                for item in items {
+                    item.encode_into(out);
+                }
             }
             Self::Map(pairs) => {
                 out.extend(head(5, pairs.len() as u64));
-                pairs.iter().for_each(|(key, value)| {
+                for (key, value) in pairs {
                     key.encode_into(out);
                     value.encode_into(out);
-                });
+                }
             }
             Self::Bool(value) => out.push(0xF4 + u8::from(*value)),
             Self::Null => out.push(0xF6),
@@ -94,9 +96,9 @@ pub fn head(major: u8, n: u64) -> Vec<u8> {
     let all = n.to_be_bytes();
     let (info, argument) = match n {
         0..24 => return vec![major << 5 | all[7]],
-        24..0x100 => (24, &all[7..]),
-        0x100..0x1_0000 => (25, &all[6..]),
-        0x1_0000..0x1_0000_0000 => (26, &all[4..]),
+        24..256 => (24, &all[7..]),
+        256..65_536 => (25, &all[6..]),
+        65_536..4_294_967_296 => (26, &all[4..]),
         _ => (27, &all[..]),
     };
     [&[major << 5 | info], argument].concat()
@@ -104,5 +106,5 @@ pub fn head(major: u8, n: u64) -> Vec<u8> {
 
 /// A head that is longer than need be: an eight-byte argument.
 pub fn long_head(major: u8, n: u64) -> Vec<u8> {
-    [&[major << 5 | 27][..], &n.to_be_bytes()].concat()
+    [&[major << 5 | 0x1B][..], &n.to_be_bytes()].concat()
 }

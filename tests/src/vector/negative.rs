@@ -46,15 +46,20 @@ fn prelude() -> Vec<Vector> {
         parts("F-3", "header-len-0", "H is 0", |p| p.header_len = 0),
         parts("F-3", "header-len-odd", "H is not a multiple of 4096", |p| p.header_len = 4095),
         parts("F-3", "header-len-large", "H is over 1 MiB", |p| p.header_len = 1_052_672),
-        parts("F-3", "header-len-max", "H is 2^32 - 4096", |p| p.header_len = 0).patched(12, &0xFFFF_F000_u32.to_be_bytes()),
+        parts("F-3", "header-len-max", "H is 2^32 - 4096", |p| p.header_len = 0)
+            .patched(12, &0xFFFF_F000_u32.to_be_bytes()),
         bytes("F-3", "header-cut", "the file ends one byte before the header does", |b| b.truncate(4095)),
         bytes("F-3", "header-cut-prelude", "the file ends inside the fixed fields", |b| b.truncate(50)),
-        bytes("F-3", "header-longer-than-file", "H is longer than the file", |b| b[12..16].copy_from_slice(&65_536_u32.to_be_bytes())),
+        bytes("F-3", "header-longer-than-file", "H is longer than the file", |b| {
+            b[12..16].copy_from_slice(&65_536_u32.to_be_bytes());
+        }),
         parts("F-4", "chunk-size-0", "C is 0", |p| p.keys.chunk_size = 4096).patched(16, &[0; 4]),
         parts("F-4", "chunk-size-small", "C is 2048", |p| p.keys.chunk_size = 2048),
         parts("F-4", "chunk-size-large", "C is 2 MiB", |p| p.keys.chunk_size = 1 << 21),
         parts("F-4", "chunk-size-odd", "C is no power of two", |p| p.keys.chunk_size = 12_288),
-        parts("F-5", "sections-too-long", "the sections leave no room for the MAC", |p| p.sections_len = Some(4096 - 119)),
+        parts("F-5", "sections-too-long", "the sections leave no room for the MAC", |p| {
+            p.sections_len = Some(4096 - 119);
+        }),
         parts("F-5", "sections-len-max", "S is 2^32 - 1", |p| p.sections_len = Some(u32::MAX)),
         bytes("F-6", "header-padding-last", "the header's last byte is not zero", |b| b[4095] = 1),
         bytes("F-6", "header-padding-first", "the byte after the MAC is not zero", |b| {
@@ -75,7 +80,9 @@ impl Vector {
 fn keys() -> Vec<Vector> {
     let other = |p: &Parts| Keys { dek: [0xD5; 32], ..p.keys.clone() };
     vec![
-        parts("F-7", "commitment-other-dek", "the key commitment is another DEK's", |p| p.commitment = Some(other(p).commitment())),
+        parts("F-7", "commitment-other-dek", "the key commitment is another DEK's", |p| {
+            p.commitment = Some(other(p).commitment());
+        }),
         parts("F-7", "commitment-other-chunk-size", "the key commitment is that of another chunk size", |p| {
             p.commitment = Some(Keys { chunk_size: 8192, ..p.keys.clone() }.commitment());
         }),
@@ -131,11 +138,15 @@ fn sections() -> Vec<Vector> {
             p.header_len = 8192;
             p.sections[1] = p.keys.about(&[&[0, 0][..], &[0; 17 * 256 - 2]].concat(), [7; 32]);
         }),
-        parts("F-12", "about-empty", "the about block has no plaintext", |p| p.sections[1] = p.keys.about(b"", [7; 32])),
+        parts("F-12", "about-empty", "the about block has no plaintext", |p| {
+            p.sections[1] = p.keys.about(b"", [7; 32]);
+        }),
         parts("F-12", "signature-short", "the signature is a byte short", |p| p.add((SIGNATURE, vec![1; 167]))),
         parts("F-12", "known-critical", "a known type carries the critical bit", |p| p.sections[0].0 |= 0x8000),
         parts("F-13", "critical-section", "an unknown section with the critical bit", |p| p.add((0x8155, vec![]))),
-        parts("F-13", "critical-stanza", "an unknown stanza with the critical bit", |p| p.sections.insert(0, (0x8077, vec![]))),
+        parts("F-13", "critical-stanza", "an unknown stanza with the critical bit", |p| {
+            p.sections.insert(0, (0x8077, vec![]));
+        }),
     ]
 }
 
@@ -173,18 +184,23 @@ fn argon2id() -> Vec<Vector> {
         Case::new("kek-commitment-wrapped", "the KEK commitment is the passphrase's, the wrapped DEK is damaged")
             .with("passphrase", "correct horse")
             .refused("F-16", b"", wrapped.build()),
-        Case::new("passphrase-wrong", "another passphrase")
-            .with("passphrase", "correct horsf")
-            .refused("F-18", b"", other.build()),
+        Case::new("passphrase-wrong", "another passphrase").with("passphrase", "correct horsf").refused(
+            "F-18",
+            b"",
+            other.build(),
+        ),
     ]
 }
 
 fn stanzas() -> Vec<Vector> {
-    let stranger = Case::new("identity-stranger", "the key file is not a recipient").with("identity", KeyFile::new(5).secret_line());
+    let stranger = Case::new("identity-stranger", "the key file is not a recipient")
+        .with("identity", KeyFile::new(5).secret_line());
     let line = reader().secret_line();
     let mistyped = format!("{}{}{}", &line[..30], if &line[30..31] == "A" { "B" } else { "A" }, &line[31..]);
     vec![
-        parts("F-17 F-18", "tag-wrong", "the stanza's tag is not the reader's: it is not tried", |p| p.sections[0].1[0] ^= 1),
+        parts("F-17 F-18", "tag-wrong", "the stanza's tag is not the reader's: it is not tried", |p| {
+            p.sections[0].1[0] ^= 1;
+        }),
         parts("F-18", "ciphertext-wrong", "a bit of the encapsulation is flipped", |p| p.sections[0].1[500] ^= 1),
         parts("F-18", "wrapped-dek-wrong", "a bit of the wrapped DEK is flipped", |p| p.sections[0].1[1130] ^= 1),
         parts("F-18", "stanza-of-another", "the stanza is that of another artifact for the same reader", |p| {
@@ -193,9 +209,11 @@ fn stanzas() -> Vec<Vector> {
         parts("F-18", "stanza-other-type", "the stanza was wrapped as another type", |p| p.sections[0].0 = 0x0005),
         stranger.refused("F-18", b"", empty(number("identity-stranger")).build()),
         Case::new("identity-none", "there is no identity").refused("F-18", b"", empty(number("identity-none")).build()),
-        Case::new("identity-line-checksum", "the key file's checksum is wrong")
-            .with("identity", mistyped)
-            .refused("F-39", b"", empty(number("identity-line-checksum")).build()),
+        Case::new("identity-line-checksum", "the key file's checksum is wrong").with("identity", mistyped).refused(
+            "F-39",
+            b"",
+            empty(number("identity-line-checksum")).build(),
+        ),
     ]
 }
 
@@ -204,7 +222,9 @@ fn about() -> Vec<Vector> {
         parts("F-19", name, about, |p| p.sections[1] = p.keys.about(&change(p), [7; 32]))
     };
     vec![
-        parts("F-19", "about-flipped", "a bit of the about block is flipped, under a right MAC", |p| p.sections[1].1[40] ^= 1),
+        parts("F-19", "about-flipped", "a bit of the about block is flipped, under a right MAC", |p| {
+            p.sections[1].1[40] ^= 1;
+        }),
         parts("F-19", "about-other-salt", "the about salt was changed", |p| p.sections[1].1[0] ^= 1),
         of("about-padding", "the about block's padding is not zero", &|p| {
             let mut padded = p.content.about_padded();
@@ -239,7 +259,8 @@ fn signature() -> Vec<Vector> {
         body[at..at + n].fill(0);
         p.add((kind, body));
     };
-    let fields = |p: &Parts| (p.keys.identity("model", 1), p.payload().len() as u64, p.keys.payload_digest(&p.payload()));
+    let fields =
+        |p: &Parts| (p.keys.identity("model", 1), p.payload().len() as u64, p.keys.payload_digest(&p.payload()));
     let data = file(700).bytes();
     vec![
         of("F-20", "unsigned", "there is no signature, and one is demanded", b"", &|_| ()),
@@ -251,10 +272,16 @@ fn signature() -> Vec<Vector> {
             body[..32].copy_from_slice(&mine[..32]);
             p.add((kind, body));
         }),
-        of("F-20", "signature-other-artifact", "the signature of another artifact with the same payload length", b"", &|p| {
-            let (identity, len, digest) = fields(p);
-            p.add(Keys::new(77, 4096).signature(&signer, identity, len, digest));
-        }),
+        of(
+            "F-20",
+            "signature-other-artifact",
+            "the signature of another artifact with the same payload length",
+            b"",
+            &|p| {
+                let (identity, len, digest) = fields(p);
+                p.add(Keys::new(77, 4096).signature(&signer, identity, len, digest));
+            },
+        ),
         of("F-20", "signature-other-chunk-size", "signed for another chunk size", b"", &|p| {
             let (identity, len, digest) = fields(p);
             p.add(Keys { chunk_size: 8192, ..p.keys.clone() }.signature(&signer, identity, len, digest));
@@ -264,7 +291,8 @@ fn signature() -> Vec<Vector> {
             p.plain.entries.fill(0);
             p.content.entries[0].1.fill(0);
             p.plain = p.content.plain();
-        }).releases(&[0; 700]),
+        })
+        .releases(&[0; 700]),
         of("F-21", "signature-length", "the signed length is not the payload's", &data, &|p| {
             let (identity, len, digest) = fields(p);
             p.add(p.keys.signature(&signer, identity, len + 1, digest));
@@ -330,18 +358,36 @@ fn payload() -> Vec<Vector> {
         of("F-23 F-26", "cut-15-past-edge", "15 bytes are left of chunk 2", 2, &|b, _| b.truncate(2 * STEP + 15)),
         of("F-25 F-27", "cut-16-past-edge", "16 bytes are left of chunk 2", 2, &|b, _| b.truncate(2 * STEP + 16)),
         of("F-23 F-26", "payload-empty", "there is no payload", 0, &|b, _| b.clear()),
-        of("F-25 F-26", "short-chunk-inside", "a short chunk, resealed as the last, is followed by the rest", 2, &|b, keys| {
-            let rest = b.split_off(3 * STEP);
-            b.truncate(2 * STEP);
-            b.extend([keys.chunk(2, &[7; 100]), rest].concat());
-        }),
-        of("F-26 F-23 F-27", "ends-in-table", "the payload ends inside its table, in a chunk resealed as the last", 0, &|b, keys| {
-            *b = keys.chunk(0, &[0, 0, 0x20, 0, 0xA2]);
-        }),
-        of("F-27", "ends-in-entry", "the payload ends inside its entry, in a chunk resealed as the last", 2, &|b, keys| {
-            b.truncate(2 * STEP);
-            b.extend(keys.chunk(2, &[7; 100]));
-        }).releases(&[&content.bytes()[..4096], &[7; 100]].concat()),
+        of(
+            "F-25 F-26",
+            "short-chunk-inside",
+            "a short chunk, resealed as the last, is followed by the rest",
+            2,
+            &|b, keys| {
+                let rest = b.split_off(3 * STEP);
+                b.truncate(2 * STEP);
+                b.extend([keys.chunk(2, &[7; 100]), rest].concat());
+            },
+        ),
+        of(
+            "F-26 F-23 F-27",
+            "ends-in-table",
+            "the payload ends inside its table, in a chunk resealed as the last",
+            0,
+            &|b, keys| {
+                *b = keys.chunk(0, &[0, 0, 0x20, 0, 0xA2]);
+            },
+        ),
+        of(
+            "F-27",
+            "ends-in-entry",
+            "the payload ends inside its entry, in a chunk resealed as the last",
+            2,
+            &|b, keys| {
+                b.truncate(2 * STEP);
+                b.extend(keys.chunk(2, &[7; 100]));
+            },
+        )
+        .releases(&[&content.bytes()[..4096], &[7; 100]].concat()),
     ]
 }
-

@@ -33,7 +33,8 @@ pub(super) fn all() -> Vec<Vector> {
 }
 
 fn contents() -> Vec<Vector> {
-    let unicode = Content { name: "Größe 模型".into(), version: u64::MAX, ..Content::file("überraschung.bin", vec![7]) };
+    let unicode =
+        Content { name: "Größe 模型".into(), version: u64::MAX, ..Content::file("überraschung.bin", vec![7]) };
     let extensions = vec![("z".into(), vec![0; 24]), ("org.example.card".into(), b"card".to_vec())];
     let labels = [("stage", "production"), ("team", "vision"), ("a", ""), ("ab", "two")];
     let long = format!("{}/{}", "d".repeat(255), "f".repeat(255));
@@ -45,8 +46,20 @@ fn contents() -> Vec<Vector> {
         plain("empty-file", "a file of no bytes", &file(0), 4096, |_| ()),
         plain("sha256", "the manifest has each entry's SHA-256", &Content { sha256: true, ..file(10) }, 4096, |_| ()),
         plain("unicode", "name and path are not ASCII, the version is 2^64 - 1", &unicode, 4096, |_| ()),
-        plain("extensions", "extensions, sorted by length, then bytes", &Content { extensions, ..file(10) }, 4096, |_| ()),
-        plain("sealed-at", "the manifest has a time", &Content { sealed_at: Some(1_790_000_000), ..file(10) }, 4096, |_| ()),
+        plain(
+            "extensions",
+            "extensions, sorted by length, then bytes",
+            &Content { extensions, ..file(10) },
+            4096,
+            |_| (),
+        ),
+        plain(
+            "sealed-at",
+            "the manifest has a time",
+            &Content { sealed_at: Some(1_790_000_000), ..file(10) },
+            4096,
+            |_| (),
+        ),
         plain(
             "labels",
             "the about block has labels",
@@ -55,7 +68,13 @@ fn contents() -> Vec<Vector> {
             |_| (),
         ),
         plain("limits", "name and path components are as long as may be", &limits, 4096, |_| ()),
-        plain("near-paths", "paths that come close to each other, and do not collide", &Content::folder(near.to_vec()), 4096, |_| ()),
+        plain(
+            "near-paths",
+            "paths that come close to each other, and do not collide",
+            &Content::folder(near.to_vec()),
+            4096,
+            |_| (),
+        ),
         plain("findings", "scan verdicts with findings", &file(10), 4096, |parts| {
             let mut manifest = parts.content.manifest();
             let finding = |member: Cbor, at| Cbor::Array(vec![member, Cbor::text("os.system"), Cbor::Uint(at)]);
@@ -64,10 +83,28 @@ fn contents() -> Vec<Vector> {
             *manifest.at(&[3, 0, 5]) = Cbor::Array(scan);
             parts.plain.manifest = manifest.encode();
         }),
-        plain("piped", "the size is null in the table: it came from a pipe", &Content { piped: true, ..file(5000) }, 4096, |_| ()),
+        plain(
+            "piped",
+            "the size is null in the table: it came from a pipe",
+            &Content { piped: true, ..file(5000) },
+            4096,
+            |_| (),
+        ),
         plain("piped-empty", "the size is null, and nothing came", &Content { piped: true, ..file(0) }, 4096, |_| ()),
-        plain("piped-long", "the size is null, and a stream gives bytes out before the end", &Content { piped: true, ..file(71_000) }, 4096, |_| ()),
-        plain("piped-aligned", "the size is null, and a multiple of 4 KiB", &Content { piped: true, sha256: true, ..file(8192) }, 4096, |_| ()),
+        plain(
+            "piped-long",
+            "the size is null, and a stream gives bytes out before the end",
+            &Content { piped: true, ..file(71_000) },
+            4096,
+            |_| (),
+        ),
+        plain(
+            "piped-aligned",
+            "the size is null, and a multiple of 4 KiB",
+            &Content { piped: true, sha256: true, ..file(8192) },
+            4096,
+            |_| (),
+        ),
     ]
 }
 
@@ -76,7 +113,13 @@ fn chunking() -> Vec<Vector> {
     let over = exact.plain().bytes().len() % 4096;
     exact.extensions[0].1.resize(256 + 4096 - over, 0);
     vec![
-        plain("empty-last-chunk", "the plaintext is a multiple of C: the last chunk is a tag alone", &exact, 4096, |_| ()),
+        plain(
+            "empty-last-chunk",
+            "the plaintext is a multiple of C: the last chunk is a tag alone",
+            &exact,
+            4096,
+            |_| (),
+        ),
         plain("one-chunk", "the whole payload is one short chunk", &file(5000), 65_536, |_| ()),
         plain("larger-chunks", "chunks of 16 KiB, entries inside them", &folder_of(6), 16_384, |_| ()),
         plain("many-chunks", "six chunks", &file(16_000), 4096, |_| ()),
