@@ -11,4 +11,5 @@ pub mod recipients;
 mod rewrite;
 pub mod scan;
 pub mod seal;
+mod select;
 pub mod verify;

@@ -451,3 +451,30 @@ fn standard_input_is_read_on_from_where_it_is() {
     assert_eq!(shop.mvault("cat r.mvault").ok().stdout, b"second line\n");
     shop.sh("cat lines r.mvault > both && { read -r x; read -r y; mvault open - --stream; } < both").ok();
 }
+
+#[test]
+fn parts_of_an_artifact_from_a_pipe() {
+    let shop = with_key();
+    let data = noise(900_000);
+    shop.write("bert/big.bin", &data);
+    shop.mvault("seal bert").ok();
+    let piped = |args: &str| shop.sh(&format!("cat bert.mvault | mvault cat - {args}"));
+    assert_eq!(piped("config.json").ok().stdout, b"{\"hidden_size\": 4}\n");
+    assert_eq!(piped("big.bin").ok().stdout, data);
+    assert_eq!(piped("big.bin --range 70000-299999").ok().stdout, data[70_000..300_000]);
+    assert_eq!(piped("big.bin --range -5").ok().stdout, data[899_995..]);
+    assert_eq!(piped("model.safetensors --tensor wte").ok().stdout, safetensors()[72..]);
+    piped("model.safetensors --tensor none").fails(1, "no such tensor");
+    piped("big.bin --tensor wte").fails(1, "not a safetensors file");
+    piped("none").fails(1, "no such file");
+    piped("").fails(1, "name one");
+    piped("big.bin --range 5-900000").fails(1, "has 900000 bytes");
+    shop.sh("cat bert/big.bin | mvault seal - --name b -o p.mvault").ok();
+    assert_eq!(shop.sh("cat p.mvault | mvault cat - --range 100-").ok().stdout, data[100..]);
+    assert_eq!(shop.sh("cat p.mvault | mvault cat - --range 800000-899999").ok().stdout, data[800_000..]);
+    let mut bytes = shop.read("bert.mvault");
+    let last = bytes.len() - 30;
+    bytes[last] ^= 1;
+    shop.write("bad.mvault", &bytes);
+    shop.sh("cat bad.mvault | mvault cat - config.json").fails(3, "[F-25]");
+}

@@ -50,6 +50,33 @@ pub trait EntrySink: Sync {
     fn write_at(&self, index: usize, offset: u64, data: &[u8]) -> std::io::Result<()>;
 }
 
+/// Takes verified bytes in order.
+pub trait OrderedSink: Send {
+    /// Called once, before any bytes, with paths and (where known) sizes in bytes.
+    fn begin(&mut self, entries: &[(String, Option<u64>)]) -> std::io::Result<()>;
+    /// The next bytes: `data` at `offset` of entry `index`.
+    fn write(&mut self, index: usize, offset: u64, data: &[u8]) -> std::io::Result<()>;
+    /// Everything was verified.
+    fn end(&mut self) -> std::io::Result<()>;
+}
+
+/// All entries' bytes, one after another.
+struct Concatenated<'a>(&'a mut (dyn std::io::Write + Send));
+
+impl OrderedSink for Concatenated<'_> {
+    fn begin(&mut self, _: &[(String, Option<u64>)]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _: usize, _: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(data)
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// What to do with verified plaintext.
 pub enum Release<'a> {
     /// Nothing: verify only.
@@ -58,6 +85,8 @@ pub enum Release<'a> {
     Files(&'a dyn EntrySink),
     /// All entries' bytes, front to back, as they are verified chunk by chunk.
     Stream(&'a mut (dyn std::io::Write + Send + 'a)),
+    /// The same, told which entry the bytes are of.
+    Ordered(&'a mut (dyn OrderedSink + 'a)),
 }
 
 /// A whole artifact that was read and verified: every chunk, the manifest, the digests and, where
@@ -92,10 +121,15 @@ pub fn open(
     };
     let mut cipher = ChunkCipher::new(header.schedule(), options.engine);
     let (source, table, known_size) = Source::begin(input, chunking, &mut cipher)?;
-    let (files, stream) = match release {
+    let mut concatenated;
+    let (files, ordered): (_, Option<&mut dyn OrderedSink>) = match release {
         Release::Nothing => (None, None),
         Release::Files(files) => (Some(files), None),
-        Release::Stream(stream) => (None, Some(stream)),
+        Release::Stream(stream) => {
+            concatenated = Concatenated(stream);
+            (None, Some(&mut concatenated))
+        }
+        Release::Ordered(ordered) => (None, Some(ordered)),
     };
     let plan = Plan::new(table, known_size, files)?;
     let opening = Opening {
@@ -106,7 +140,7 @@ pub fn open(
         options,
         leaves: signature.is_some(),
         payload: Mutex::new(PayloadHasher::new()),
-        judge: Mutex::new(Judge::new(&plan, stream)),
+        judge: Mutex::new(Judge::new(&plan, ordered)?),
         plan: &plan,
     };
     opening.gate.run(options.threads, &|| opening.worker())?;

@@ -1,6 +1,7 @@
 //! `mvault cat`: one entry, a byte range of it, or one tensor; only the chunks that are needed are read.
 
 use super::artifact::Artifact;
+use super::select::Select;
 use crate::config::Project;
 use crate::error::CliError;
 use crate::keys::{IdentityArgs, SignerArgs};
@@ -11,6 +12,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
 use vault_core::aead::Engine;
+use vault_core::header::AuthenticatedHeader;
 use vault_core::manifest::Entry;
 use vault_core::open::{OpenOptions, RangeReader, Release, open};
 use vault_core::scan::safetensors::{MAX_HEADER, Tensor, parse_header};
@@ -27,7 +29,7 @@ Examples:
   mvault cat m.mvault model.bin --range 0-99                 the first 100 bytes
   mvault cat m.mvault model.bin --range -100                 the last 100 bytes")]
 pub struct Args {
-    /// A sealed model
+    /// A sealed model, or - for standard input
     file: PathBuf,
     /// The file in it; not needed if there is only one
     entry: Option<String>,
@@ -51,9 +53,16 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let mut artifact = Artifact::open(&args.file)?;
     let named = |e: CliError| e.about(args.file.display());
     let header = args.identity.unlock(&artifact.header).map_err(named)?;
+    if !signers.is_empty() && artifact.len().is_none() {
+        return Err(CliError::usage("a part of a pipe is printed before its signature can be checked")
+            .hint("save the artifact first, or use `mvault open - --signer`"));
+    }
     if !signers.is_empty() {
         let options = OpenOptions { signers: &signers, threads: threads(None), ..OpenOptions::default() };
         open(artifact.payload(), &header, &options, Release::Nothing).map_err(|e| named(e.into()))?; // [F-21]
+    }
+    if artifact.len().is_none() {
+        return from_pipe(args, &mut artifact, &header);
     }
     let (file, offset, len) = artifact.at()?;
     let reader = RangeReader::new(file, offset, len, &header, Engine::fastest()).map_err(|e| named(e.into()))?;
@@ -62,7 +71,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         return list(&tensors(&reader, &entry)?, out);
     }
     let range = match (&args.range, &args.tensor) {
-        (Some(text), _) => parse_range(text, entry.size)?,
+        (Some(text), _) => parse_range(text, Some(entry.size))?,
         (_, Some(name)) => {
             let tensors = tensors(&reader, &entry)?;
             let tensor = tensors.iter().find(|t| t.name == *name).ok_or_else(|| {
@@ -79,6 +88,31 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         Err(vault_core::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| named(e.into())),
     }
+}
+
+/// What to print of an entry.
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// A range, as HTTP writes it.
+    Range(String),
+    /// A tensor by its name.
+    Tensor(String),
+}
+
+fn from_pipe(args: &Args, artifact: &mut Artifact, header: &AuthenticatedHeader) -> Result<(), CliError> {
+    if args.tensors {
+        return Err(CliError::usage("--tensors needs a file").hint("save the artifact first"));
+    }
+    let part = match (&args.range, &args.tensor) {
+        (Some(range), _) => Part::Range(range.clone()),
+        (_, Some(tensor)) => Part::Tensor(tensor.clone()),
+        _ => Part::Whole,
+    };
+    let mut select = Select::new(args.entry.clone(), part, stdout_file()?);
+    let options = OpenOptions { threads: threads(None), ..OpenOptions::default() };
+    let opened = open(artifact.payload(), header, &options, Release::Ordered(&mut select));
+    opened.map(|_| ()).map_err(|e| CliError::from(e).about(args.file.display()))
 }
 
 fn find<'r>(reader: &'r RangeReader<'_>, args: &Args) -> Result<&'r Entry, CliError> {
@@ -122,19 +156,21 @@ fn list(tensors: &[Tensor], out: &mut Output) -> Result<(), CliError> {
     out.result(&json!({ "ok": true, "tensors": values }), &table(&rows))
 }
 
-/// A range as HTTP writes it (RFC 9110, 14.1.1): both ends included.
-fn parse_range(text: &str, size: u64) -> Result<Range<u64>, CliError> {
+/// A range as HTTP writes it (RFC 9110, 14.1.1): both ends included. Without a size only `-N` cannot be said.
+pub fn parse_range(text: &str, size: Option<u64>) -> Result<Range<u64>, CliError> {
     let bad = || CliError::usage(format!("--range {text}: expected A-B, A- or -N in bytes"));
     let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     let number = |s: &str| s.parse::<u64>().ok().filter(|_| digits(s)).ok_or_else(bad);
     let (first, last) = text.split_once('-').ok_or_else(bad)?;
+    let known = || size.ok_or_else(|| CliError::failed(format!("--range {text}: the file's size is not known yet")));
     let range = match (first, last) {
         ("", "") => return Err(bad()),
-        ("", n) => size.saturating_sub(number(n)?)..size,
-        (a, "") => number(a)?..size,
+        ("", n) => known()?.saturating_sub(number(n)?)..known()?,
+        (a, "") => number(a)?..size.unwrap_or(u64::MAX),
         (a, b) => number(a)?..number(b)?.checked_add(1).ok_or_else(bad)?,
     };
-    if range.start > range.end || range.end > size {
+    if range.start > range.end || size.is_some_and(|size| range.end > size) {
+        let size = size.map_or_else(|| "not so many".into(), |s| s.to_string());
         return Err(CliError::failed(format!("--range {text}: the file has {size} bytes")));
     }
     Ok(range)
@@ -147,10 +183,10 @@ mod tests {
     #[test]
     fn ranges_are_those_of_http() {
         for (text, range) in [("0-99", 0..100), ("5-5", 5..6), ("100-", 100..200), ("-7", 193..200), ("-900", 0..200)] {
-            assert_eq!(parse_range(text, 200).ok(), Some(range), "{text}");
+            assert_eq!(parse_range(text, Some(200)).ok(), Some(range), "{text}");
         }
         for text in ["", "-", "9", "5-3", "0-200", "201-", "a-b", "0-18446744073709551615", "+1-2"] {
-            assert!(parse_range(text, 200).is_err(), "{text}");
+            assert!(parse_range(text, Some(200)).is_err(), "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What verified plaintext must look like, part by part in order: table, entries with their digests, padding,
 //! manifest, trailer. Releases entry bytes and compares everything with the manifest at the end.
 
-use super::EntrySink;
+use super::{EntrySink, OrderedSink};
 use crate::digest::{Joiner, Piece, hash_piece};
 use crate::error::{Error, Result, refused, require};
 use crate::layout::{
@@ -9,7 +9,6 @@ use crate::layout::{
 };
 use crate::manifest::{Manifest, Table};
 use sha2::{Digest, Sha256};
-use std::io::Write;
 use std::ops::Range;
 
 /// What is known before the pass. Shared by the workers.
@@ -31,10 +30,13 @@ impl<'a> Plan<'a> {
             layout.set_size(size);
         }
         if let Some(files) = files {
-            let rows = table.entries.iter().enumerate().map(|(i, e)| (e.path.clone(), layout.size(i)));
-            files.begin(&rows.collect::<Vec<_>>()).map_err(Error::io("create the output"))?;
+            files.begin(&rows(&table, &layout)).map_err(Error::io("create the output"))?;
         }
         Ok(Self { table, table_block, layout, files })
+    }
+
+    fn rows(&self) -> Vec<(String, Option<u64>)> {
+        rows(&self.table, &self.layout)
     }
 
     /// True if the only entry's size will be known at the end.
@@ -67,7 +69,7 @@ impl<'a> Plan<'a> {
 /// The part that needs order.
 pub(super) struct Judge<'p, 's> {
     plan: &'p Plan<'p>,
-    stream: Option<&'s mut (dyn Write + Send + 's)>,
+    ordered: Option<&'s mut (dyn OrderedSink + 's)>,
     entry: usize,
     joiner: Joiner,
     sha256: Option<Sha256>,
@@ -81,10 +83,13 @@ pub(super) struct Judge<'p, 's> {
 }
 
 impl<'p, 's> Judge<'p, 's> {
-    pub(super) fn new(plan: &'p Plan<'p>, stream: Option<&'s mut (dyn Write + Send + 's)>) -> Self {
-        Self {
+    pub(super) fn new(plan: &'p Plan<'p>, mut ordered: Option<&'s mut (dyn OrderedSink + 's)>) -> Result<Self> {
+        if let Some(ordered) = &mut ordered {
+            ordered.begin(&plan.rows()).map_err(Error::io("write the output"))?;
+        }
+        Ok(Self {
             plan,
-            stream,
+            ordered,
             entry: 0,
             joiner: Joiner::default(),
             sha256: plan.table.sha256.then(Sha256::new),
@@ -92,7 +97,7 @@ impl<'p, 's> Judge<'p, 's> {
             position: 0,
             tail: Vec::new(),
             open_ended: (blake3::Hasher::new(), 0),
-        }
+        })
     }
 
     /// The next verified plaintext.
@@ -108,12 +113,12 @@ impl<'p, 's> Judge<'p, 's> {
                     require(data == expected, 28, || "the table changed, or its padding is not zero".into())?;
                 }
                 Part::Entry { .. } if known.is_open_ended() => self.hold(data)?,
-                Part::Entry { index, .. } => {
+                Part::Entry { index, at } => {
                     self.end_entries(index);
                     if let Some(piece) = pieces.next() {
                         self.joiner.push(piece);
                     }
-                    self.release(data)?;
+                    self.release(index, at, data)?;
                 }
                 Part::Padding => check_padding(data)?,
                 Part::Tail => {
@@ -148,8 +153,8 @@ impl<'p, 's> Judge<'p, 's> {
         check_agreement(&plan.table, &layout, &manifest)?;
         self.end_entries(manifest.entries.len());
         self.check_digests(&manifest)?;
-        if let Some(stream) = self.stream {
-            stream.flush().map_err(Error::io("write the output"))?;
+        if let Some(ordered) = self.ordered {
+            ordered.end().map_err(Error::io("write the output"))?;
         }
         Ok(manifest)
     }
@@ -179,12 +184,12 @@ impl<'p, 's> Judge<'p, 's> {
         Ok(())
     }
 
-    fn release(&mut self, data: &[u8]) -> Result<()> {
+    fn release(&mut self, index: usize, at: u64, data: &[u8]) -> Result<()> {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(data);
         }
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        stream.write_all(data).map_err(Error::io("write the output"))
+        let Some(ordered) = &mut self.ordered else { return Ok(()) };
+        ordered.write(index, at, data).map_err(Error::io("write the output"))
     }
 
     /// Bytes of the open-ended entry, or of what follows it: all but the last [`HOLD_BACK`] are the entry's.
@@ -198,10 +203,11 @@ impl<'p, 's> Judge<'p, 's> {
     }
 
     fn release_open_ended(&mut self, data: &[u8]) -> Result<()> {
+        let at = self.open_ended.1;
         self.open_ended.0.update(data);
-        self.plan.write(0, self.open_ended.1, data)?;
         self.open_ended.1 += data.len() as u64;
-        self.release(data)
+        self.plan.write(0, at, data)?;
+        self.release(0, at, data)
     }
 
     /// The end of the open-ended entry, now that its size is known; `begin` is where the manifest starts in
@@ -214,6 +220,11 @@ impl<'p, 's> Judge<'p, 's> {
         self.release_open_ended(data)?;
         check_padding(padding)
     }
+}
+
+/// Paths and sizes, for whoever takes the entries.
+fn rows(table: &Table, layout: &Layout) -> Vec<(String, Option<u64>)> {
+    table.entries.iter().enumerate().map(|(i, e)| (e.path.clone(), layout.size(i))).collect()
 }
 
 fn slice<'p>(plain: &'p [u8], range: &Range<u64>, start: u64) -> &'p [u8] {
