@@ -478,3 +478,13 @@ fn parts_of_an_artifact_from_a_pipe() {
     shop.write("bad.mvault", &bytes);
     shop.sh("cat bad.mvault | mvault cat - config.json").fails(3, "[F-25]");
 }
+
+#[test]
+fn recorded_sha256_is_what_sha256sum_checks() {
+    let shop = with_key();
+    shop.mvault("seal bert --sha256").ok();
+    shop.sh("mvault inspect bert.mvault --sha256sums | (cd bert && sha256sum -c)").ok();
+    shop.mvault("seal model.pkl").ok();
+    shop.mvault("inspect model.pkl.mvault --sha256sums").fails(1, "seal with --sha256");
+    shop.sh("HOME=/nowhere mvault inspect bert.mvault --sha256sums").fails(1, "give a key");
+}

@@ -22,12 +22,16 @@ use vault_core::scan::Verdict;
 #[command(after_help = "\
 Examples:
   mvault inspect model.pkl.mvault
-  mvault inspect model.pkl.mvault -i id.txt --json")]
+  mvault inspect model.pkl.mvault -i id.txt --json
+  mvault inspect bert.mvault --sha256sums | (cd bert && sha256sum -c)")]
 pub struct Args {
     /// A sealed model
     file: PathBuf,
     #[command(flatten)]
     identity: IdentityArgs,
+    /// Print the recorded SHA-256 digests for `sha256sum -c`
+    #[arg(long)]
+    sha256sums: bool,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
@@ -43,6 +47,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         Some(Err(e)) => return Err(e.about(args.file.display())),
     };
     let Some(header) = header else {
+        if args.sha256sums {
+            return Err(CliError::failed(format!("{}: the digests are sealed", args.file.display()))
+                .hint("give a key with -i FILE"));
+        }
         text.push_str("contents:    sealed; give a key with -i to see them\n");
         return out.result(&value, &text);
     };
@@ -50,6 +58,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let reader = RangeReader::new(file, offset, len, &header, Engine::fastest())
         .map_err(|e| CliError::from(e).about(args.file.display()))?;
     let manifest = reader.manifest();
+    if args.sha256sums {
+        return out.bytes(sums(manifest, args)?.as_bytes());
+    }
     let labels = header.about().map(|a| &a.labels);
     if let Some(object) = value.as_object_mut() {
         object.insert("verified".into(), json!("header and manifest"));
@@ -128,6 +139,15 @@ fn manifest_text(manifest: &Manifest) -> String {
         size(total),
         table(&rows),
     )
+}
+
+/// Lines as `sha256sum` prints them. Paths have no characters that it would escape ([F-32]).
+fn sums(manifest: &Manifest, args: &Args) -> Result<String, CliError> {
+    let lines = manifest.entries.iter().map(|e| Some(format!("{}  {}\n", hex(&**e.sha256.as_ref()?), e.path)));
+    lines.collect::<Option<String>>().ok_or_else(|| {
+        CliError::failed(format!("{}: no SHA-256 was recorded", args.file.display()))
+            .hint("seal with --sha256 to have it; BLAKE3 is always there, see --json")
+    })
 }
 
 /// The manifest's entries for scripts.
