@@ -3,6 +3,7 @@
 //! by one rule. Parsing is `minicbor`'s; it neither recurses nor allocates by a length it has not seen the bytes of.
 
 use crate::error::{Result, refused};
+use crate::manifest::{MAX_ENTRIES, MAX_FINDINGS, MAX_LABELS};
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -15,11 +16,47 @@ pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
 
 /// Decodes bytes that are the canonical encoding of what they decode to `[F-31]`.
 pub(crate) fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8], what: &str) -> Result<T> {
-    let value: T = minicbor::decode(bytes).map_err(|e| refused(31, format!("{what}: {e}")))?;
+    let value: T = minicbor::decode(bytes).map_err(|e| {
+        let text = e.to_string();
+        let rule = [(30, TOO_MANY_ENTRIES), (34, TOO_MANY)].into_iter().find(|(_, m)| text.contains(m));
+        refused(rule.map_or(31, |(rule, _)| rule), format!("{what}: {text}"))
+    })?;
     if encode(&value) != bytes {
         return Err(refused(31, format!("{what}: not in canonical CBOR")));
     }
     Ok(value)
+}
+
+/// `[F-30]`
+const TOO_MANY_ENTRIES: &str = "more entries than allowed";
+/// `[F-34]`
+const TOO_MANY: &str = "more items than allowed";
+
+/// The entries of a table or manifest. Their number is refused before they are decoded: decoded items are many
+/// times larger than the bytes that they come from.
+pub(crate) fn entries<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Vec<T>, DecodeError> {
+    at_most(MAX_ENTRIES, TOO_MANY_ENTRIES, d, ctx)
+}
+
+/// The findings of an entry, in the same way.
+pub(crate) fn findings<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Vec<T>, DecodeError> {
+    at_most(MAX_FINDINGS, TOO_MANY, d, ctx)
+}
+
+fn at_most<'b, C, T: Decode<'b, C>>(
+    max: usize,
+    message: &'static str,
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, DecodeError> {
+    let mut items = Vec::new();
+    for item in d.array_iter_with(ctx)? {
+        if items.len() == max {
+            return Err(DecodeError::message(message));
+        }
+        items.push(item?);
+    }
+    Ok(items)
 }
 
 /// A text key, ordered as its encoded bytes are: shorter first.
@@ -80,6 +117,9 @@ impl<'b, C, V: Decode<'b, C>> Decode<'b, C> for TextMap<V> {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
         let mut map = BTreeMap::new();
         for pair in d.map_iter_with::<C, String, V>(ctx)? {
+            if map.len() == MAX_LABELS {
+                return Err(DecodeError::message(TOO_MANY));
+            }
             let (key, value) = pair?;
             map.insert(Key(key), value); // a duplicate shows in the comparison of the encodings
         }

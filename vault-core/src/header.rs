@@ -2,7 +2,7 @@
 //!
 //! [`Header::parse`] gives untrusted fields that are well-formed and no more. [`Header::unlock`] finds
 //! a stanza, checks commitment and MAC, and gives an [`AuthenticatedHeader`], the only way to payload
-//! keys. [`Header::compose`] writes; nothing else does.
+//! keys. `Header::compose` writes; nothing else does.
 
 use crate::about::About;
 use crate::error::{Error, Result, refused, require};

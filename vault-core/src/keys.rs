@@ -1,6 +1,6 @@
 //! Every key derivation of the format, in one place: FORMAT.md section 3.
 //!
-//! A [`Dek`] is unwrapped from a stanza; [`Dek::unlock`] checks commitment and header MAC, and only
+//! A [`Dek`] is unwrapped from a stanza; `Dek::unlock` checks commitment and header MAC, and only
 //! its result can derive the about key and payload keys.
 
 use crate::error::{Result, refused};

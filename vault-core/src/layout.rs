@@ -4,6 +4,8 @@
 
 use crate::cbor;
 use crate::error::{Result, refused, require};
+use crate::geometry::MAX_CHUNKS;
+use crate::header::CHUNK_SIZES;
 use crate::manifest::{Manifest, Table};
 use std::ops::Range;
 
@@ -12,9 +14,9 @@ pub const ALIGN: u64 = 4096;
 /// Bytes of the trailer.
 pub const TRAILER_LEN: u64 = 16;
 /// Largest encoded table `[F-27]`.
-pub const MAX_TABLE: u32 = 8 * 1024 * 1024;
+pub const MAX_TABLE: u32 = 4 * 1024 * 1024;
 /// Largest manifest `[F-27]`.
-pub const MAX_MANIFEST: u64 = 16 * 1024 * 1024;
+pub const MAX_MANIFEST: u64 = 8 * 1024 * 1024;
 /// Largest manifest of an artifact whose entry size was not known `[F-27]`.
 pub const MAX_MANIFEST_UNSIZED: u64 = 65_536;
 /// What a streaming reader of an entry of unknown size holds back.
@@ -56,10 +58,10 @@ impl Layout {
         let mut offset = table_block;
         for entry in &table.entries {
             spans.push(Span { offset, size: entry.size.0 });
-            let end = entry.size.0.and_then(|s| offset.checked_add(s)?.checked_next_multiple_of(ALIGN));
-            let too_large = || refused(24, format!("{}: too large for an artifact", entry.path));
             // An unknown size is the last (F-29); it starts where it starts.
-            offset = if entry.size.0.is_none() { offset } else { end.ok_or_else(too_large)? };
+            if let Some(size) = entry.size.0 {
+                offset = end_of(24, offset, size)?;
+            }
         }
         Ok(Self { table_block, spans })
     }
@@ -80,10 +82,12 @@ impl Layout {
     }
 
     /// Tells the size of the one entry that had none.
-    pub(crate) fn set_size(&mut self, size: u64) {
+    pub(crate) fn set_size(&mut self, size: u64) -> Result<()> {
         if let Some(span) = self.spans.last_mut() {
+            end_of(29, span.offset, size)?;
             span.size = Some(size);
         }
+        Ok(())
     }
 
     /// M: where the manifest starts, if all sizes are known.
@@ -123,6 +127,13 @@ impl Layout {
         }
         parts
     }
+}
+
+/// The padded end of an entry; refused under `rule` if no artifact can be so long. Sums with it cannot overflow.
+fn end_of(rule: u8, offset: u64, size: u64) -> Result<u64> {
+    let end = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(ALIGN));
+    let end = end.filter(|end| *end <= MAX_CHUNKS * u64::from(*CHUNK_SIZES.end()));
+    end.ok_or_else(|| refused(rule, format!("an entry of {size} bytes is larger than an artifact can be")))
 }
 
 /// The table block of a table.

@@ -26,7 +26,7 @@ pub const MAX_FINDINGS: usize = 16;
 #[cbor(map)]
 pub struct Table {
     /// Entries in ascending byte order of their paths.
-    #[n(0)]
+    #[cbor(n(0), decode_with = "cbor::entries")]
     pub entries: Vec<TableEntry>,
     /// The manifest has the SHA-256 of every entry.
     #[n(1)]
@@ -76,7 +76,7 @@ pub struct Manifest {
     #[n(2)]
     pub layout: u64,
     /// Entries in the table's order.
-    #[n(3)]
+    #[cbor(n(3), decode_with = "cbor::entries")]
     pub entries: Vec<Entry>,
     /// The tool that sealed.
     #[n(4)]
@@ -124,7 +124,7 @@ pub struct ScanResult {
     #[n(1)]
     pub verdict: u64,
     /// Findings, at most 16.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "cbor::findings")]
     pub findings: Vec<Finding>,
     /// How many more there were.
     #[n(3)]
@@ -237,6 +237,7 @@ pub(crate) fn check_text(what: &str, text: &str, max: usize) -> Result<()> {
 
 /// A model's name is one path component.
 pub(crate) fn check_name(name: &str) -> Result<()> {
+    check_text("name", name, MAX_TEXT)?; // before a message quotes it
     require(!name.contains('/'), 34, || format!("name {name:?} contains '/'"))?;
     check_path(name).map_err(|_| refused(34, format!("name {name:?} is not a plain name of 1 to 255 bytes")))
 }

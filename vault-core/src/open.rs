@@ -146,16 +146,21 @@ pub fn open(
     opening.gate.run(options.threads, &|| opening.worker())?;
     let payload = opening.payload.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let judge = opening.judge.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let manifest = judge.finish()?;
+    let manifest = judge.finish(|manifest| {
+        check_about(header, manifest)?;
+        let Some(section) = &signature else { return Ok(()) };
+        section.check_payload(&payload)?;
+        section.check_identity(&prelude.salt, &manifest.name, manifest.model_version)
+    })?;
+    Ok(Verified { manifest, payload_len: payload.len, signer: signature.map(|s| s.key_id) })
+}
+
+/// `[F-36]`
+fn check_about(header: &AuthenticatedHeader, manifest: &Manifest) -> Result<()> {
     let about = header.about().map(|a| (a.name.as_str(), a.model_version));
     require(about.is_none_or(|a| a == (&manifest.name, manifest.model_version)), 36, || {
         "name or version in the about block are not the manifest's".into()
-    })?;
-    if let Some(section) = &signature {
-        section.check_payload(&payload)?;
-        section.check_identity(&prelude.salt, &manifest.name, manifest.model_version)?;
-    }
-    Ok(Verified { manifest, payload_len: payload.len, signer: signature.map(|s| s.key_id) })
+    })
 }
 
 struct Opening<'a, 'i, 's> {

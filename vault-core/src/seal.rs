@@ -283,7 +283,7 @@ impl<'o> Sealing<'_, '_, 'o> {
         let mut layout = Layout::of(table)?;
         self.source.rest(&mut batch)?;
         if let Some(size) = self.source.stream_size() {
-            layout.set_size(size);
+            layout.set_size(size)?;
         }
         let mut entries = lock(&self.entries);
         entries.absorb(self.source.hash(&batch, true)?, &batch.plain)?;

@@ -27,7 +27,7 @@ impl<'a> Plan<'a> {
         let table_block = encode_table(&table)?;
         let mut layout = Layout::of(&table)?;
         if let Some(size) = known_size {
-            layout.set_size(size);
+            layout.set_size(size)?;
         }
         if let Some(files) = files {
             files.begin(&rows(&table, &layout)).map_err(Error::io("create the output"))?;
@@ -78,8 +78,14 @@ pub(super) struct Judge<'p, 's> {
     position: u64,
     /// Manifest and trailer; and, where the entry is open-ended, what is held back.
     tail: Vec<u8>,
-    /// Hash and length of an open-ended entry's released bytes.
-    open_ended: (blake3::Hasher, u64),
+    open_ended: OpenEnded,
+}
+
+/// The one entry whose size is not known until the end.
+#[derive(Default)]
+struct OpenEnded {
+    hasher: blake3::Hasher,
+    delivered: u64,
 }
 
 impl<'p, 's> Judge<'p, 's> {
@@ -96,7 +102,7 @@ impl<'p, 's> Judge<'p, 's> {
             digests: Vec::new(),
             position: 0,
             tail: Vec::new(),
-            open_ended: (blake3::Hasher::new(), 0),
+            open_ended: OpenEnded::default(),
         })
     }
 
@@ -123,7 +129,7 @@ impl<'p, 's> Judge<'p, 's> {
                 Part::Padding => check_padding(data)?,
                 Part::Tail => {
                     let room = MAX_MANIFEST + TRAILER_LEN - self.tail.len() as u64;
-                    require(data.len() as u64 <= room, 27, || "the manifest is larger than 16 MiB".into())?;
+                    require(data.len() as u64 <= room, 27, || "the manifest is larger than 8 MiB".into())?;
                     self.tail.extend_from_slice(data);
                 }
             }
@@ -131,8 +137,9 @@ impl<'p, 's> Judge<'p, 's> {
         Ok(())
     }
 
-    /// Every chunk was verified: the manifest decides.
-    pub(super) fn finish(mut self) -> Result<Manifest> {
+    /// Every chunk was verified: the manifest decides, and `check`, which sees it before the last bytes of an
+    /// open-ended entry are delivered.
+    pub(super) fn finish(mut self, check: impl FnOnce(&Manifest) -> Result<()>) -> Result<Manifest> {
         let plan = self.plan;
         let trailer =
             self.tail.last_chunk::<16>().ok_or_else(|| refused(27, "the payload ends before its manifest"))?;
@@ -143,16 +150,21 @@ impl<'p, 's> Judge<'p, 's> {
         let begin = begin.ok_or_else(|| refused(27, "the manifest is longer than what follows the entries"))?;
         let manifest = Manifest::decode(self.tail.get(begin..end).unwrap_or_default())?;
         let mut layout = plan.layout.clone();
+        let mut held = Vec::new();
         if plan.is_open_ended() {
             let size = manifest.entries.first().map_or(0, |e| e.size);
-            layout.set_size(size);
-            self.release_held(begin, size)?;
+            layout.set_size(size)?;
+            held = self.take_held(begin, size)?;
         }
         let expected = self.position - TRAILER_LEN - len;
         require(layout.manifest_offset() == Some(expected), 29, || "the manifest is not where it should be".into())?;
         check_agreement(&plan.table, &layout, &manifest)?;
         self.end_entries(manifest.entries.len());
         self.check_digests(&manifest)?;
+        check(&manifest)?;
+        if plan.is_open_ended() {
+            self.deliver_open_ended(&held)?;
+        }
         if let Some(ordered) = self.ordered {
             ordered.end().map_err(Error::io("write the output"))?;
         }
@@ -172,7 +184,7 @@ impl<'p, 's> Judge<'p, 's> {
     /// `[F-37]`
     fn check_digests(&mut self, manifest: &Manifest) -> Result<()> {
         if self.plan.is_open_ended() {
-            let blake3 = self.open_ended.0.finalize().into();
+            let blake3 = self.open_ended.hasher.finalize().into();
             if let Some(first) = self.digests.first_mut() {
                 first.0 = blake3;
             }
@@ -199,26 +211,37 @@ impl<'p, 's> Judge<'p, 's> {
         let sure = self.tail.len().saturating_sub(keep);
         let rest = self.tail.split_off(sure);
         let now = std::mem::replace(&mut self.tail, rest);
-        self.release_open_ended(&now)
+        self.digest_open_ended(&now);
+        self.deliver_open_ended(&now)
     }
 
-    fn release_open_ended(&mut self, data: &[u8]) -> Result<()> {
-        let at = self.open_ended.1;
-        self.open_ended.0.update(data);
-        self.open_ended.1 += data.len() as u64;
+    fn digest_open_ended(&mut self, data: &[u8]) {
+        self.open_ended.hasher.update(data);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(data);
+        }
+    }
+
+    fn deliver_open_ended(&mut self, data: &[u8]) -> Result<()> {
+        let at = self.open_ended.delivered;
+        self.open_ended.delivered += data.len() as u64;
         self.plan.write(0, at, data)?;
-        self.release(0, at, data)
+        let Some(ordered) = &mut self.ordered else { return Ok(()) };
+        ordered.write(0, at, data).map_err(Error::io("write the output"))
     }
 
     /// The end of the open-ended entry, now that its size is known; `begin` is where the manifest starts in
-    /// what was held back.
-    fn release_held(&mut self, begin: usize, size: u64) -> Result<()> {
-        let held = std::mem::take(&mut self.tail);
-        let rest = size.checked_sub(self.open_ended.1).and_then(|n| usize::try_from(n).ok());
-        let parts = rest.and_then(|n| held.get(..begin)?.split_at_checked(n));
-        let (data, padding) = parts.ok_or_else(|| refused(29, "the entry's size does not fit the payload"))?;
-        self.release_open_ended(data)?;
-        check_padding(padding)
+    /// what was held back. It is delivered when everything is verified.
+    fn take_held(&mut self, begin: usize, size: u64) -> Result<Vec<u8>> {
+        let mut held = std::mem::take(&mut self.tail);
+        held.truncate(begin);
+        let rest = size.checked_sub(self.open_ended.delivered).and_then(|n| usize::try_from(n).ok());
+        let rest = rest.filter(|n| *n <= held.len());
+        let rest = rest.ok_or_else(|| refused(29, "the entry's size does not fit the payload"))?;
+        check_padding(held.get(rest..).unwrap_or_default())?;
+        held.truncate(rest);
+        self.digest_open_ended(&held);
+        Ok(held)
     }
 }
 

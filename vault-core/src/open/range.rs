@@ -96,15 +96,12 @@ impl<'a> RangeReader<'a> {
         let manifest = read_manifest(&payload, &mut cipher, unsized_entry)?;
         let mut layout = Layout::of(&table)?;
         if let (true, Some(entry)) = (unsized_entry, manifest.entries.first()) {
-            layout.set_size(entry.size);
+            layout.set_size(entry.size)?;
         }
         let at = payload.payload.plain_len - TRAILER_LEN - crate::cbor::encode(&manifest).len() as u64;
         require(layout.manifest_offset() == Some(at), 29, || "the manifest is not where it should be".into())?;
         check_agreement(&table, &layout, &manifest)?;
-        let about = header.about().map(|a| (a.name.as_str(), a.model_version));
-        require(about.is_none_or(|a| a == (&manifest.name, manifest.model_version)), 36, || {
-            "name or version in the about block are not the manifest's".into()
-        })?;
+        super::check_about(header, &manifest)?;
         Ok(Self { payload, header, engine, manifest })
     }
 
