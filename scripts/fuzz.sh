@@ -28,6 +28,8 @@ main() {
     # shellcheck disable=SC2064 # the folder as it is now
     trap "rm -rf '$logs'" EXIT
     for target in "${targets[@]}"; do seed "$target"; done
+    # With the product's own profile: the tests have built it already.
+    (unset RUSTC_BOOTSTRAP CARGO_TARGET_DIR && quietly cargo run --quiet --release -p mvault-tests --example fuzz_seeds "$REPO/fuzz/corpus")
 
     export -f fuzz_one
     printf '%s\n' "${targets[@]}" |
@@ -61,7 +63,7 @@ seed() {
         scan_safetensors) source=("$REPO/tests/vectors" "$CACHE/models") names='*.safetensors' ;;
         scan_gguf) source=("$REPO/tests/vectors" "$CACHE/models") names='*.gguf' ;;
         scan_onnx) source=("$REPO/tests/vectors" "$CACHE/models") names='*.onnx' ;;
-        *) source=("$REPO/tests/vectors") names='*.mvault' ;;
+        *) return ;; # made by the fuzz_seeds example
     esac
     while IFS= read -r -d '' file; do
         # Of a large model the head alone, which is where its structure is.
