@@ -114,14 +114,14 @@ def read(source, seeds, passphrases, signers, released):
         plain, leaves = plain + opened, leaves + [standard.blake3(chunk)] if signers else []
         if table is None:
             t, start = 4 + int.from_bytes(plain[:4]), padded(4 + int.from_bytes(plain[:4]))
-            need(F27=t - 4 <= 8 << 20 and not (last and len(plain) < start))
+            need(F27=t - 4 <= 4 << 20 and not (last and len(plain) < start))
             if len(plain) < start: continue
             table = parse(plain[4:t], TABLE)
             paths, sizes = [path for path, _ in table[0]], [size for _, size in table[0]]
             check_table(paths, sizes)
             piped = sizes == [None]
             starts = [*itertools.accumulate(() if piped else map(padded, sizes), initial=start)]
-            need(F28=not any(plain[t:start]), F24=starts[-1] <= C << 32)
+            need(F28=not any(plain[t:start]), F24=starts[-1] <= 1 << 52)
         upto = len(plain) if not piped else edge if last else max(start, len(plain) - 69648)
         for at, size in zip(starts, [2**64] if piped else sizes):
             released.append(plain[max(at, edge):min(at + size, upto)])
@@ -130,7 +130,7 @@ def read(source, seeds, passphrases, signers, released):
         edge = upto
     m, M = int.from_bytes(plain[-8:]), len(plain) - 16 - int.from_bytes(plain[-8:])
     need(F21=not signers or sig[64:104] == u64(N) + sha256(b"payload", *leaves, u64(N)),
-         F27=plain[-16:-8] == b"mvault-m" and m <= (65536 if piped else 16 << 20) and M >= 0,
+         F27=plain[-16:-8] == b"mvault-m" and m <= (65536 if piped else 8 << 20) and M >= 0,
          F29=M >= start if piped else M == starts[-1])
     manifest = parse(plain[M:-16], MANIFEST)
     name, version, folder, entries = (manifest[k] for k in range(4))

@@ -14,7 +14,7 @@ use vault_core::{Error, Result};
 
 /// A fixed key file.
 pub fn identity(seed: u64) -> XWingIdentity {
-    XWingIdentity::generate(&mut rng(seed ^ 0x6B65_79))
+    XWingIdentity::generate(&mut rng(seed ^ 0x006B_6579))
 }
 
 /// Memory that can be written at any offset.

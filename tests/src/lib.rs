@@ -19,7 +19,7 @@ pub fn rng(seed: u64) -> ChaCha20Rng {
 /// `len` bytes that do not compress and do not look like a model.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut data = vec![0; len];
-    rand_core::Rng::fill_bytes(&mut rng(seed ^ 0x6E6F_6973_65), &mut data);
+    rand_core::Rng::fill_bytes(&mut rng(seed ^ 0x006E_6F69_7365), &mut data);
     if let Some(first) = data.first_mut() {
         *first = 0xF7; // never the start of a pickle or an archive
     }

@@ -54,15 +54,15 @@ fn lengths() -> Vec<Vector> {
     let big = vec![("x".into(), vec![0; 65_536])];
     let piped = Content { piped: true, extensions: big, ..file(300) };
     vec![
-        content("F-27", "table-too-long", "t is 8 MiB and a byte", &file(0), 0, |p| {
-            p.plain.table[..4].copy_from_slice(&(8 * 1024 * 1024 + 1_u32).to_be_bytes());
+        content("F-27", "table-too-long", "t is 4 MiB and a byte", &file(0), 0, |p| {
+            p.plain.table[..4].copy_from_slice(&(4 * 1024 * 1024 + 1_u32).to_be_bytes());
         }),
         content("F-27", "table-len-max", "t is 2^32 - 1", &file(0), 0, |p| p.plain.table[..4].fill(0xFF)),
         content("F-26 F-27", "table-past-end", "t is 1 MiB in a payload that is shorter", &file(0), 0, |p| {
             p.plain.table[..4].copy_from_slice(&0x0010_0000_u32.to_be_bytes());
         }),
-        content("F-27", "manifest-too-long", "m is 16 MiB and a byte", &file(0), 0, |p| {
-            p.plain.trailer = Some(trailer(16 * 1024 * 1024 + 1));
+        content("F-27", "manifest-too-long", "m is 8 MiB and a byte", &file(0), 0, |p| {
+            p.plain.trailer = Some(trailer(8 * 1024 * 1024 + 1));
         }),
         content("F-27", "manifest-len-max", "m is 2^64 - 1", &file(0), 0, |p| {
             p.plain.trailer = Some(trailer(u64::MAX));
