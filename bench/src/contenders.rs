@@ -50,9 +50,15 @@ enum Kind {
     Gpg { key: PathBuf },
     Copy,
     Read,
+    Write,
 }
 
 impl Contender {
+    /// Whether what it opens is what it sealed; a limit that only writes has nothing of the sort.
+    pub fn round_trips(&self) -> bool {
+        !matches!(self.0, Kind::Write)
+    }
+
     /// What this contender runs for a task; none where it does not do that.
     pub fn step(&self, task: Task, input: &Input, at: &Scratch) -> Option<Step> {
         let opened = at.opened.join(input.path.file_name()?);
@@ -70,6 +76,12 @@ impl Contender {
             },
             Kind::Read if task == Task::Memory && !input.folder => Some(Step::program("cat").args([&input.path])),
             Kind::Read => None,
+            Kind::Write if task == Task::Memory || input.folder => None,
+            Kind::Write => {
+                let to = if task == Task::Seal { &at.sealed } else { &opened };
+                let program = std::env::current_exe().ok()?;
+                Some(Step::program(&program).args([crate::limit::FLAG]).args([to]).args([input.bytes.to_string()]))
+            }
         }
     }
 }
@@ -106,6 +118,7 @@ pub fn all(runner: &Runner, mvault: &Path, rage: &Path) -> Vec<Entry> {
         ),
         ("mvault --sha256", mvault_with(flag("--sha256"), vec![])),
         (COPY, Ok(Kind::Copy)),
+        (WRITE, Ok(Kind::Write)),
         (READ, Ok(Kind::Read)),
         (AGE, age_with(Path::new("age"))),
         ("rage", age_with(rage)),
@@ -119,6 +132,8 @@ pub fn all(runner: &Runner, mvault: &Path, rage: &Path) -> Vec<Entry> {
 pub const MVAULT: &str = "mvault";
 /// The limit of writing a file.
 pub const COPY: &str = "cp (limit)";
+/// The limit of writing a file, with nothing to read and nothing to compute.
+pub const WRITE: &str = "all cores writing one file (limit)";
 /// The limit of reading a file.
 pub const READ: &str = "cat >/dev/null (limit)";
 /// The peer that the targets name.

@@ -9,6 +9,7 @@
 
 mod contenders;
 mod growth;
+mod limit;
 mod machine;
 mod measure;
 mod rounds;
@@ -36,7 +37,13 @@ struct Options {
 }
 
 fn main() {
-    let options = match options(std::env::args().skip(1)) {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [flag, file, bytes] = args.as_slice()
+        && flag == limit::FLAG
+    {
+        return limit::write(Path::new(file), bytes.parse().unwrap_or(0));
+    }
+    let options = match options(args.into_iter()) {
         Ok(options) => options,
         Err(problem) => {
             eprintln!("mvault-bench: error: {problem}\n{USAGE}");

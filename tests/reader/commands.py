@@ -5,7 +5,7 @@ name, about (a comment), expect (open or refuse), rule (those a reader may name)
 signer (what the reader is given; base64 of DER), model (VERSION NAME), entry (SHA256 SIZE PATH, each) and
 released (SIZE SHA256: the entry bytes a reader from the front, chunk by chunk, gave out before it stops).
 """
-import base64, hashlib, io, os, pathlib, sys, zlib
+import base64, getpass, hashlib, io, pathlib, sys, zlib
 import reader, standard
 
 
@@ -14,7 +14,7 @@ def signers_of(files):
 
 
 def open_artifact(file, identity_file, out, *signers):
-    passphrases = [os.environb[b"MVAULT_PASSPHRASE"]] if "MVAULT_PASSPHRASE" in os.environ else []
+    passphrases = [getpass.getpass().encode()] if sys.stdin.isatty() else []
     seeds = list(reader.seeds_of(pathlib.Path(identity_file).read_text().split("\n"), passphrases))
     signers = signers_of(pathlib.Path(signer).read_bytes() for signer in signers)
     with open(file, "rb") as source:

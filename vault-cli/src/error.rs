@@ -77,6 +77,7 @@ impl From<CoreError> for CliError {
     fn from(error: CoreError) -> Self {
         let rule = error.rule();
         let (exit, hint) = match &error {
+            CoreError::Refused { rule, .. } if rule.0 == 39 => (USAGE, refusal_hint(39)), // a key, not an artifact
             CoreError::Refused { rule, .. } => (NOT_AUTHENTIC, refusal_hint(rule.0)),
             CoreError::Unsafe { verdict, .. } => (FAILED, Some(unsafe_hint(*verdict))),
             CoreError::Usage(_) => (USAGE, None),

@@ -84,7 +84,7 @@ fn wrong_key_and_flipped_byte_leave_nothing() {
         assert!(!shop.exists("out2/m.bin"), "{at}");
         assert_eq!(shop.mvault("verify bad.mvault").code, 3);
     }
-    assert!(std::fs::read_dir(shop.path("out2")).map_or(0, Iterator::count) == 0);
+    assert!(!shop.exists("out1") && !shop.exists("out2"), "folders made for nothing are removed");
     assert!(shop.names().iter().all(|n| !n.starts_with('.')), "{:?}", shop.names());
 }
 
@@ -406,7 +406,7 @@ fn wrong_input_names_the_cause() {
     shop.mvault("cat model.pkl.mvault --tensor x").fails(1, "not a safetensors file");
     shop.mvault("cat model.pkl.mvault --range 5").fails(2, "expected A-B");
     shop.mvault("seal model.pkl -o /nowhere/x.mvault").fails(1, "/nowhere/x.mvault: no such file");
-    shop.mvault("seal model.pkl -o x -r mvault-xw1-AAAA").fails(3, "[F-39]");
+    shop.mvault("seal model.pkl -o x -r mvault-xw1-AAAA").fails(2, "[F-39]");
     shop.mvault("seal model.pkl -o x -r age1xyz").fails(2, "not a recipient key line");
     shop.mvault("seal model.pkl -o x --chunk-size 5000").fails(2, "power of two");
     shop.mvault("seal").fails(2, "Usage");

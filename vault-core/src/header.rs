@@ -201,10 +201,14 @@ impl Header {
             }
         }
         let have: Vec<_> = identities.iter().map(|i| i.describe()).collect();
-        let have = if have.is_empty() { "no identity was given".into() } else { have.join(", ") };
+        let have = match have.as_slice() {
+            [] => "no identity was given".into(),
+            [one] => format!("{one} does not open it"),
+            many => format!("{} do not open it", many.join(", ")),
+        };
         let kinds: Vec<_> = self.stanzas().map(|s| stanza_name(s.kind)).collect();
         let wanted = kinds.join(", ");
-        Err(refused(18, format!("no recipient of the artifact ({wanted}) is opened by: {have}")))
+        Err(refused(18, format!("{have}; its recipients: {wanted}")))
     }
 
     fn authenticate(&self, dek: Dek, stanza: usize) -> Result<AuthenticatedHeader> {

@@ -66,7 +66,14 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let folder = NewFolder::create(&plan.beside)?;
     let opened = open(artifact.payload(), &header, &options, Release::Files(&folder));
     bar.finish_and_clear();
-    let verified = opened.map_err(|e| failed(e.into(), &args.file))?;
+    let verified = match opened {
+        Ok(verified) => verified,
+        Err(e) => {
+            drop(folder);
+            plan.undo();
+            return Err(failed(e.into(), &args.file));
+        }
+    };
     let written = plan.place(folder, &verified, args.force)?;
     note_unlocked_memory(out);
     report(&verified, &written, &signers, out)
@@ -82,6 +89,8 @@ struct Plan {
     output: Option<PathBuf>,
     /// The temporary folder is made beside this.
     beside: PathBuf,
+    /// The output folder, if it was made now.
+    made: Option<PathBuf>,
 }
 
 impl Plan {
@@ -89,10 +98,14 @@ impl Plan {
     fn of(args: &Args, header: &AuthenticatedHeader) -> Result<Self, CliError> {
         let name = header.about().map_or("model", |a| a.name.as_str());
         let folder = header.about().is_some_and(|a| a.kind == "folder");
+        let mut made = None;
         let beside = match &args.output {
             Some(dir) if folder => dir.clone(),
             Some(dir) => {
-                std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
+                if !dir.exists() {
+                    std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
+                    made = Some(dir.clone());
+                }
                 dir.join(name)
             }
             None => PathBuf::from(name),
@@ -100,7 +113,14 @@ impl Plan {
         if beside.symlink_metadata().is_ok() && !args.force && !(folder && is_empty_folder(&beside)) {
             return Err(exists(&beside));
         }
-        Ok(Self { output: args.output.clone(), beside })
+        Ok(Self { output: args.output.clone(), beside, made })
+    }
+
+    /// Nothing was opened: a folder that was made for it goes, if it is empty.
+    fn undo(&self) {
+        if let Some(made) = &self.made {
+            let _ = std::fs::remove_dir(made);
+        }
     }
 
     /// Moves what was opened to its place.
