@@ -7,6 +7,7 @@
 mod common;
 
 use common::Workshop;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 struct Step {
@@ -88,10 +89,12 @@ fn bless(file: &Path, text: &str) {
     let mut out = format!("{heading}\n\n```console\n");
     for step in steps(text) {
         let (output, code) = run(&shop, &step);
-        out.push_str(&format!("$ {}\n", step.command));
-        output.iter().for_each(|l| out.push_str(&format!("{}\n", blur(l))));
+        writeln!(out, "$ {}", step.command).unwrap();
+        for line in output {
+            writeln!(out, "{}", blur(&line)).unwrap();
+        }
         if code != 0 {
-            out.push_str(&format!("# exit {code}\n"));
+            writeln!(out, "# exit {code}").unwrap();
         }
     }
     std::fs::write(file, out + "```\n").unwrap();

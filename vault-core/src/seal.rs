@@ -156,7 +156,7 @@ pub fn seal(
     };
     sections.push(about.seal(&schedule, &salt, rng)?);
     let mut header = Header::compose(&dek, salt, options.chunk_size, &sections, options.header_len)?;
-    // With a signature to come, the header is made with one of zeros first, to know its length.
+    // With a signature to come, a header with one of no payload tells how long it will be.
     if let Some(key) = options.sign {
         let empty = PayloadDigest { len: 0, digest: [0; 32] };
         let with = [&sections[..], &[key.sign(header.prelude(), [0; 32], &empty)]].concat();
