@@ -4,6 +4,7 @@
 use crate::error::{CliError, io};
 use etcetera::BaseStrategy;
 use serde::Deserialize;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Largest project file read.
@@ -34,7 +35,13 @@ impl Project {
         let cwd = std::env::current_dir().map_err(io("working folder"))?;
         let found = cwd.ancestors().map(|dir| dir.join("mvault.toml")).find(|p| p.is_file());
         let Some(path) = found else { return Ok(Self::default()) };
-        let len = std::fs::metadata(&path).map_err(io(path.display()))?.len();
+        let metadata = std::fs::metadata(&path).map_err(io(path.display()))?;
+        let len = metadata.len();
+        // Whoever can put a file above the working folder (/tmp, say) must not choose recipients.
+        if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+            return Err(CliError::failed(format!("{}: belongs to another user", path.display()))
+                .hint("if it is meant for you, make it yours (chown), or work in another folder"));
+        }
         if len > MAX_PROJECT_FILE {
             return Err(CliError::failed(format!("{}: over 1 MiB; is it a project file?", path.display())));
         }

@@ -488,3 +488,15 @@ fn recorded_sha256_is_what_sha256sum_checks() {
     shop.mvault("inspect model.pkl.mvault --sha256sums").fails(1, "seal with --sha256");
     shop.sh("HOME=/nowhere mvault inspect bert.mvault --sha256sums").fails(1, "give a key");
 }
+
+#[test]
+fn project_file_of_another_user_is_refused() {
+    let shop = with_key();
+    shop.write("above/mvault.toml", b"sha256 = true\n");
+    shop.write("above/here/m.bin", &noise(1000));
+    if std::os::unix::fs::chown(shop.path("above/mvault.toml"), Some(12_345), None).is_err() {
+        return; // only root can give a file away
+    }
+    shop.sh("cd above/here && mvault seal m.bin").fails(1, "belongs to another user");
+    assert!(!shop.exists("above/here/m.bin.mvault"));
+}
