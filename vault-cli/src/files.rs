@@ -69,6 +69,13 @@ impl NewFile {
         &self.file
     }
 
+    /// The same under a name that was not known before.
+    fn finish_as(mut self, path: &Path, force: bool) -> Result<(), CliError> {
+        path.clone_into(&mut self.path);
+        self.force = force;
+        self.finish()
+    }
+
     /// Syncs and gives the file its name.
     pub fn finish(mut self) -> Result<(), CliError> {
         let failed = || io(self.path.display().to_string());
@@ -113,15 +120,79 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access, force: bool) -> Resu
     new.finish()
 }
 
+/// What an artifact is opened into: a file that has no name yet, so that a killed process leaves no plaintext, or
+/// a folder beside its place.
+pub struct NewEntries {
+    beside: PathBuf,
+    folder: bool,
+    inner: OnceLock<Inner>,
+}
+
+enum Inner {
+    File(NewFile),
+    Folder(NewFolder),
+}
+
+impl NewEntries {
+    /// To be placed at, or in the folder of, `beside`. `folder` says what is expected.
+    pub fn new(beside: &Path, folder: bool) -> Self {
+        Self { beside: beside.to_owned(), folder, inner: OnceLock::new() }
+    }
+
+    /// Syncs and places the one file.
+    pub fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
+        match self.inner.into_inner() {
+            Some(Inner::File(file)) => file.finish_as(target, force),
+            Some(Inner::Folder(folder)) => folder.finish_file(name, target, force),
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs and places the folder; `first` is its only file if it did not say that it is a folder.
+    pub fn finish_folder(self, first: &str, target: &Path) -> Result<(), CliError> {
+        match self.inner.into_inner() {
+            Some(Inner::File(file)) => {
+                DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(io(target.display()))?;
+                file.finish_as(&target.join(first), false)
+            }
+            Some(Inner::Folder(folder)) => folder.finish_folder(target),
+            None => Ok(()),
+        }
+    }
+}
+
+impl EntrySink for NewEntries {
+    fn begin(&self, entries: &[(String, Option<u64>)]) -> std::io::Result<()> {
+        let plain = |e: CliError| std::io::Error::other(e.message().to_owned());
+        let one_file = matches!(entries, [(path, _)] if !path.contains('/'));
+        let inner = if one_file && !self.folder {
+            Inner::File(NewFile::create(&self.beside, Access::Owner, true).map_err(plain)?)
+        } else {
+            let folder = NewFolder::create(&self.beside).map_err(plain)?;
+            folder.begin(entries)?;
+            Inner::Folder(folder)
+        };
+        self.inner.set(inner).map_err(|_| std::io::Error::other("begun twice"))
+    }
+
+    fn write_at(&self, index: usize, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        match self.inner.get() {
+            Some(Inner::File(file)) => file.file.write_all_at(data, offset),
+            Some(Inner::Folder(folder)) => folder.write_at(index, offset, data),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
 /// A folder of opened entries, built beside its place.
-pub struct NewFolder {
+struct NewFolder {
     temporary: PathBuf,
     files: OnceLock<Vec<File>>,
 }
 
 impl NewFolder {
     /// A folder that will be renamed to, or whose file will be moved to, `target`.
-    pub fn create(target: &Path) -> Result<Self, CliError> {
+    fn create(target: &Path) -> Result<Self, CliError> {
         let temporary = temporary_name(target);
         remove_on_interrupt(temporary.clone());
         DirBuilder::new().mode(0o700).create(&temporary).map_err(io(target.display()))?;
@@ -129,14 +200,14 @@ impl NewFolder {
     }
 
     /// Syncs everything and renames the folder.
-    pub fn finish_folder(self, target: &Path) -> Result<(), CliError> {
+    fn finish_folder(self, target: &Path) -> Result<(), CliError> {
         self.sync()?;
         fs::rename(&self.temporary, target).map_err(io(target.display()))?;
         sync_folder(target)
     }
 
     /// Syncs and moves the one file to `target`.
-    pub fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
+    fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
         self.sync()?;
         let from = self.temporary.join(name);
         rename(&from, target, force).map_err(io(target.display()))?;

@@ -265,13 +265,22 @@ fn killed_while_writing_leaves_nothing_with_the_name() {
     assert!(!shop.exists("big.mvault"));
     assert!(shop.names().iter().all(|n| !n.contains(".mvault")), "{:?}", shop.names());
     shop.mvault("seal big.bin -o ok.mvault").ok();
-    let mut opener = shop.command("bash");
-    opener.args(["-c", "exec mvault open - -o out < <(head -c 900000 ok.mvault; sleep 60)"]);
-    let mut child = opener.stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(400));
-    shop.sh(&format!("kill -INT {}", child.id())).ok();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_dir(shop.path("out")).unwrap().count(), 0, "Ctrl-C removes the temporary folder");
+    // A file has no name until it is verified: kill -9 leaves nothing. A folder has a temporary one: Ctrl-C removes it.
+    shop.mvault("keygen -o k.txt").ok();
+    shop.write("many/a", &noise(500_000));
+    shop.write("many/b", &noise(500_000));
+    shop.mvault("seal many -o many.mvault").ok();
+    for (artifact, signal, code) in [("ok", "KILL", None), ("ok", "INT", Some(130)), ("many", "INT", Some(130))] {
+        let mut opener = shop.command("bash");
+        let line = format!("exec mvault open - -o out/{artifact} < <(head -c 900000 {artifact}.mvault; sleep 60)");
+        std::fs::create_dir_all(shop.path("out")).unwrap();
+        let mut child = opener.args(["-c", &line]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+        shop.sh(&format!("kill -{signal} {}", child.id())).ok();
+        assert_eq!(child.wait().unwrap().code(), code);
+        let left = shop.sh("find out -type f; find out -name '.*'").text();
+        assert_eq!(left, "", "{artifact} {signal}");
+    }
 }
 
 #[test]

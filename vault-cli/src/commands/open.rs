@@ -3,7 +3,7 @@
 use super::artifact::Artifact;
 use crate::config::Project;
 use crate::error::{CliError, io};
-use crate::files::{NewFolder, exists};
+use crate::files::{NewEntries, exists};
 use crate::keys::{IdentityArgs, SignerArgs, count};
 use crate::output::{Output, printable, size, stdout_file};
 use crate::process::{note_unlocked_memory, threads};
@@ -63,18 +63,18 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         return stream(&mut artifact, &header, &options, &bar);
     }
     let plan = Plan::of(args, &header)?;
-    let folder = NewFolder::create(&plan.beside)?;
-    let opened = open(artifact.payload(), &header, &options, Release::Files(&folder));
+    let entries = NewEntries::new(&plan.beside, plan.folder);
+    let opened = open(artifact.payload(), &header, &options, Release::Files(&entries));
     bar.finish_and_clear();
     let verified = match opened {
         Ok(verified) => verified,
         Err(e) => {
-            drop(folder);
+            drop(entries);
             plan.undo();
             return Err(failed(e.into(), &args.file));
         }
     };
-    let written = plan.place(folder, &verified, args.force)?;
+    let written = plan.place(entries, &verified, args.force)?;
     note_unlocked_memory(out);
     report(&verified, &written, &signers, out)
 }
@@ -87,8 +87,10 @@ fn failed(error: CliError, file: &Path) -> CliError {
 /// Where the output will be.
 struct Plan {
     output: Option<PathBuf>,
-    /// The temporary folder is made beside this.
+    /// What is opened is kept beside this until it is verified.
     beside: PathBuf,
+    /// The artifact says that it is a folder.
+    folder: bool,
     /// The output folder, if it was made now.
     made: Option<PathBuf>,
 }
@@ -113,7 +115,7 @@ impl Plan {
         if beside.symlink_metadata().is_ok() && !args.force && !(folder && is_empty_folder(&beside)) {
             return Err(exists(&beside));
         }
-        Ok(Self { output: args.output.clone(), beside, made })
+        Ok(Self { output: args.output.clone(), beside, folder, made })
     }
 
     /// Nothing was opened: a folder that was made for it goes, if it is empty.
@@ -124,11 +126,11 @@ impl Plan {
     }
 
     /// Moves what was opened to its place.
-    fn place(&self, folder: NewFolder, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
+    fn place(&self, entries: NewEntries, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
         let manifest = &verified.manifest;
         if let (0, Some(entry)) = (manifest.layout, manifest.entries.first()) {
             let target = self.output.as_deref().unwrap_or(Path::new(".")).join(&entry.path);
-            folder.finish_file(&entry.path, &target, force)?;
+            entries.finish_file(&entry.path, &target, force)?;
             return Ok(if self.output.is_some() { target } else { PathBuf::from(&entry.path) });
         }
         let target = self.output.clone().unwrap_or_else(|| PathBuf::from(&manifest.name));
@@ -137,7 +139,8 @@ impl Plan {
                 exists(&target).hint("a folder is never mixed with another: remove it, or choose another with -o")
             );
         }
-        folder.finish_folder(&target)?;
+        let first = manifest.entries.first().map_or("", |e| e.path.as_str());
+        entries.finish_folder(first, &target)?;
         Ok(target)
     }
 }
