@@ -123,8 +123,8 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access, force: bool) -> Resu
 /// What an artifact is opened into: a file that has no name yet, so that a killed process leaves no plaintext, or
 /// a folder beside its place.
 pub struct NewEntries {
-    beside: PathBuf,
-    folder: bool,
+    file: PathBuf,
+    folder: PathBuf,
     inner: OnceLock<Inner>,
 }
 
@@ -134,21 +134,20 @@ enum Inner {
 }
 
 impl NewEntries {
-    /// To be placed at, or in the folder of, `beside`. `folder` says what is expected.
-    pub fn new(beside: &Path, folder: bool) -> Self {
-        Self { beside: beside.to_owned(), folder, inner: OnceLock::new() }
+    /// A single file will be in the folder that `file` is in; a folder will be `folder`.
+    pub fn new(file: &Path, folder: &Path) -> Self {
+        Self { file: file.to_owned(), folder: folder.to_owned(), inner: OnceLock::new() }
     }
 
-    /// Syncs and places the one file.
-    pub fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
+    /// Syncs and places the one file of an artifact that is a file: it has no name yet.
+    pub fn finish_file(self, target: &Path, force: bool) -> Result<(), CliError> {
         match self.inner.into_inner() {
             Some(Inner::File(file)) => file.finish_as(target, force),
-            Some(Inner::Folder(folder)) => folder.finish_file(name, target, force),
-            None => Ok(()),
+            _ => Err(CliError::failed(format!("{}: not a single file", target.display()))), // refused before: [F-32]
         }
     }
 
-    /// Syncs and places the folder; `first` is its only file if it did not say that it is a folder.
+    /// Syncs and places the folder; `first` is its file if there is only one.
     pub fn finish_folder(self, first: &str, target: &Path) -> Result<(), CliError> {
         match self.inner.into_inner() {
             Some(Inner::File(file)) => {
@@ -164,11 +163,10 @@ impl NewEntries {
 impl EntrySink for NewEntries {
     fn begin(&self, entries: &[(String, Option<u64>)]) -> std::io::Result<()> {
         let plain = |e: CliError| std::io::Error::other(e.message().to_owned());
-        let one_file = matches!(entries, [(path, _)] if !path.contains('/'));
-        let inner = if one_file && !self.folder {
-            Inner::File(NewFile::create(&self.beside, Access::Owner, true).map_err(plain)?)
+        let inner = if matches!(entries, [(path, _)] if !path.contains('/')) {
+            Inner::File(NewFile::create(&self.file, Access::Owner, true).map_err(plain)?)
         } else {
-            let folder = NewFolder::create(&self.beside).map_err(plain)?;
+            let folder = NewFolder::create(&self.folder).map_err(plain)?;
             folder.begin(entries)?;
             Inner::Folder(folder)
         };
@@ -191,7 +189,7 @@ struct NewFolder {
 }
 
 impl NewFolder {
-    /// A folder that will be renamed to, or whose file will be moved to, `target`.
+    /// A folder that will be renamed to `target`.
     fn create(target: &Path) -> Result<Self, CliError> {
         let temporary = temporary_name(target);
         remove_on_interrupt(temporary.clone());
@@ -203,14 +201,6 @@ impl NewFolder {
     fn finish_folder(self, target: &Path) -> Result<(), CliError> {
         self.sync()?;
         fs::rename(&self.temporary, target).map_err(io(target.display()))?;
-        sync_folder(target)
-    }
-
-    /// Syncs and moves the one file to `target`.
-    fn finish_file(self, name: &str, target: &Path, force: bool) -> Result<(), CliError> {
-        self.sync()?;
-        let from = self.temporary.join(name);
-        rename(&from, target, force).map_err(io(target.display()))?;
         sync_folder(target)
     }
 

@@ -509,3 +509,20 @@ fn project_file_of_another_user_is_refused() {
     shop.sh("cd above/here && mvault seal m.bin").fails(1, "belongs to another user");
     assert!(!shop.exists("above/here/m.bin.mvault"));
 }
+
+#[test]
+fn folder_of_one_file_stays_a_folder() {
+    let shop = with_key();
+    shop.write("one/only.bin", &noise(5000));
+    shop.write("deep/a/b/only.bin", &noise(6000));
+    for folder in ["one", "deep"] {
+        shop.mvault(&format!("seal {folder}")).ok();
+        shop.mvault(&format!("open {folder}.mvault -o out/{folder}/")).ok();
+        shop.sh(&format!("diff -r {folder} out/{folder}")).ok();
+        shop.sh(&format!(
+            "mkdir -p again && cd again && mvault open ../{folder}.mvault && diff -r ../{folder} {folder}"
+        ))
+        .ok();
+        shop.mvault(&format!("open {folder}.mvault -o out/{folder}")).fails(1, "already exists");
+    }
+}

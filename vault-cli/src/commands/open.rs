@@ -63,7 +63,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         return stream(&mut artifact, &header, &options, &bar);
     }
     let plan = Plan::of(args, &header)?;
-    let entries = NewEntries::new(&plan.beside, plan.folder);
+    let entries = NewEntries::new(&plan.file, &plan.folder);
     let opened = open(artifact.payload(), &header, &options, Release::Files(&entries));
     bar.finish_and_clear();
     let verified = match opened {
@@ -84,13 +84,11 @@ fn failed(error: CliError, file: &Path) -> CliError {
     error.about(format!("{}: nothing was written", file.display()))
 }
 
-/// Where the output will be.
+/// Where the output will be: a file in DIR, or a folder that is DIR. Which of them, the table says.
 struct Plan {
+    file: PathBuf,
+    folder: PathBuf,
     output: Option<PathBuf>,
-    /// What is opened is kept beside this until it is verified.
-    beside: PathBuf,
-    /// The artifact says that it is a folder.
-    folder: bool,
     /// The output folder, if it was made now.
     made: Option<PathBuf>,
 }
@@ -99,23 +97,22 @@ impl Plan {
     /// Before anything is known for sure. What surely cannot be written is refused before the work.
     fn of(args: &Args, header: &AuthenticatedHeader) -> Result<Self, CliError> {
         let name = header.about().map_or("model", |a| a.name.as_str());
-        let folder = header.about().is_some_and(|a| a.kind == "folder");
-        let mut made = None;
-        let beside = match &args.output {
-            Some(dir) if folder => dir.clone(),
-            Some(dir) => {
-                if !dir.exists() {
-                    std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
-                    made = Some(dir.clone());
-                }
-                dir.join(name)
-            }
-            None => PathBuf::from(name),
-        };
-        if beside.symlink_metadata().is_ok() && !args.force && !(folder && is_empty_folder(&beside)) {
-            return Err(exists(&beside));
+        let announced_folder = header.about().is_some_and(|a| a.kind == "folder");
+        let output = args.output.clone();
+        let file = output.as_deref().unwrap_or(Path::new(".")).join(name);
+        let folder = output.clone().unwrap_or_else(|| PathBuf::from(name));
+        let shown = if output.is_some() { file.clone() } else { PathBuf::from(name) };
+        if announced_folder && folder.symlink_metadata().is_ok() && !args.force && !is_empty_folder(&folder) {
+            return Err(exists(&folder));
         }
-        Ok(Self { output: args.output.clone(), beside, folder, made })
+        if !announced_folder && file.symlink_metadata().is_ok() && !args.force {
+            return Err(exists(&shown));
+        }
+        let made = output.clone().filter(|dir| !dir.exists());
+        if let Some(dir) = &made {
+            std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
+        }
+        Ok(Self { file, folder, output, made })
     }
 
     /// Nothing was opened: a folder that was made for it goes, if it is empty.
@@ -128,10 +125,11 @@ impl Plan {
     /// Moves what was opened to its place.
     fn place(&self, entries: NewEntries, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
         let manifest = &verified.manifest;
-        if let (0, Some(entry)) = (manifest.layout, manifest.entries.first()) {
-            let target = self.output.as_deref().unwrap_or(Path::new(".")).join(&entry.path);
-            entries.finish_file(&entry.path, &target, force)?;
-            return Ok(if self.output.is_some() { target } else { PathBuf::from(&entry.path) });
+        let first = manifest.entries.first().map_or("", |e| e.path.as_str());
+        if manifest.layout == 0 {
+            let target = self.output.as_deref().unwrap_or(Path::new(".")).join(first);
+            entries.finish_file(&target, force)?;
+            return Ok(if self.output.is_some() { target } else { PathBuf::from(first) });
         }
         let target = self.output.clone().unwrap_or_else(|| PathBuf::from(&manifest.name));
         if target.symlink_metadata().is_ok() && !is_empty_folder(&target) {
@@ -139,7 +137,6 @@ impl Plan {
                 exists(&target).hint("a folder is never mixed with another: remove it, or choose another with -o")
             );
         }
-        let first = manifest.entries.first().map_or("", |e| e.path.as_str());
         entries.finish_folder(first, &target)?;
         Ok(target)
     }
