@@ -58,6 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = output::Output::new(&cli.output);
     let result = process::harden().and_then(|()| run(cli.command, &mut out));
+    process::note_unlocked_memory(&out);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

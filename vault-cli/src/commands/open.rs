@@ -6,7 +6,7 @@ use crate::error::{CliError, io};
 use crate::files::{NewEntries, exists};
 use crate::keys::{IdentityArgs, SignerArgs, count};
 use crate::output::{Output, printable, size, stdout_file};
-use crate::process::{note_unlocked_memory, threads};
+use crate::process::threads;
 use std::path::{Path, PathBuf};
 use vault_core::header::AuthenticatedHeader;
 use vault_core::open::{OpenOptions, Release, Verified, open};
@@ -75,7 +75,6 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         }
     };
     let written = plan.place(entries, &verified, args.force)?;
-    note_unlocked_memory(out);
     report(&verified, &written, &signers, out)
 }
 

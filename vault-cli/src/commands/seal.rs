@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::files::{Access, NewFile, exists};
 use crate::keys::{RecipientArgs, count, load_signing_key};
 use crate::output::{Output, printable, size, stdout_file};
-use crate::process::{note_unlocked_memory, threads};
+use crate::process::threads;
 use crate::sources::Model;
 use rand_core::UnwrapErr;
 use std::io::{IsTerminal, stdout};
@@ -113,7 +113,6 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         sealed
     };
     bar.finish_and_clear();
-    note_unlocked_memory(out);
     report(&sealed, target.as_deref(), recipients.len(), out)
 }
 

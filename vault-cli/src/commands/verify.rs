@@ -42,14 +42,20 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let project = Project::find()?;
     let signers = args.signers.load(&project)?;
     let mut artifact = Artifact::open(&args.file)?;
+    let signature_only = args.no_key || (!args.identity.is_any() && !signers.is_empty());
+    // Before the bar: it may ask for a passphrase.
+    let header = if signature_only {
+        None
+    } else {
+        Some(args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?)
+    };
     let bar = out.progress("checking", artifact.payload_len());
     let progress = |n| bar.inc(n);
-    if args.no_key || (!args.identity.is_any() && !signers.is_empty()) {
-        let checked = signature_only(&mut artifact, &signers, &progress);
+    let Some(header) = header else {
+        let checked = check_signature(&mut artifact, &signers, &progress);
         bar.finish_and_clear();
         return report_signature(args, &checked?, &artifact, out);
-    }
-    let header = args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?;
+    };
     let options = OpenOptions {
         signers: &signers,
         threads: threads(args.threads),
@@ -87,7 +93,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     out.result(&json, &text)
 }
 
-fn signature_only(
+fn check_signature(
     artifact: &mut Artifact,
     signers: &[PublisherPublicKey],
     progress: &(dyn Fn(u64) + Sync),
