@@ -113,7 +113,7 @@ fn refusal_hint(rule: u8) -> Option<&'static str> {
 
 fn unsafe_hint(verdict: vault_core::scan::Verdict) -> &'static str {
     if verdict == vault_core::scan::Verdict::Malformed {
-        "nothing was written; repair the file, or seal it as it is with --allow-malformed"
+        "nothing was written; repair the file, or seal it as it is with --dangerous-allow-malformed"
     } else {
         "nothing was written; save the weights as safetensors, or, if you trust whoever made the file, \
          use --dangerous-allow-unsafe-pickle"

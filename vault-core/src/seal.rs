@@ -65,7 +65,7 @@ pub struct SealOptions<'a> {
     /// Seal pickles that are dangerous or could not be scanned.
     pub dangerous_allow_unsafe_pickle: bool,
     /// Seal safetensors, GGUF and ONNX files whose structure is broken.
-    pub allow_malformed: bool,
+    pub dangerous_allow_malformed: bool,
     /// The publisher's key.
     pub sign: Option<&'a PublisherKey>,
     /// The bulk engine.
@@ -92,7 +92,7 @@ impl SealOptions<'_> {
             header_len: DEFAULT_HEADER_LEN,
             sha256: false,
             dangerous_allow_unsafe_pickle: false,
-            allow_malformed: false,
+            dangerous_allow_malformed: false,
             sign: None,
             engine: Engine::fastest(),
             threads: 1,

@@ -63,7 +63,7 @@ pub struct Args {
     dangerous_allow_unsafe_pickle: bool,
     /// Seal safetensors, GGUF and ONNX files with a broken structure
     #[arg(long)]
-    allow_malformed: bool,
+    dangerous_allow_malformed: bool,
     /// Plaintext bytes a chunk
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CHUNK_SIZE, hide_short_help = true)]
     chunk_size: u32,
@@ -159,7 +159,7 @@ fn options<'a>(
     options.header_len = args.header_size;
     options.sha256 = args.sha256 || project.sha256;
     options.dangerous_allow_unsafe_pickle = args.dangerous_allow_unsafe_pickle;
-    options.allow_malformed = args.allow_malformed;
+    options.dangerous_allow_malformed = args.dangerous_allow_malformed;
     options.sign = key;
     options.threads = threads(args.threads);
     options.progress = progress;

@@ -81,7 +81,7 @@ impl<'a> Entries<'a> {
     fn judge(&self, path: String, report: &Report) -> Result<()> {
         let allowed = match report.verdict {
             Verdict::Safe | Verdict::NotAPickle => true,
-            Verdict::Malformed => self.options.allow_malformed,
+            Verdict::Malformed => self.options.dangerous_allow_malformed,
             _ => self.options.dangerous_allow_unsafe_pickle,
         };
         if allowed {
