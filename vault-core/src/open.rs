@@ -183,7 +183,13 @@ impl Opening<'_, '_, '_> {
         while !self.gate.stopped() {
             let Some((ticket, read)) = self.source.claim(&mut batch) else { return };
             let leaves = self.leaves(&batch);
-            let opened = read.and_then(|()| batch.open(&mut cipher, self.chunking));
+            let opened = match read {
+                Ok(()) => batch.open(&mut cipher, self.chunking),
+                Err(e) => {
+                    batch.plain.clear(); // still the batch before: verified, but of another place
+                    Err(e)
+                }
+            };
             let start = batch.first_chunk * self.chunking.plain() as u64;
             let pieces = self.plan.process(start, &batch.plain);
             let passed = self.gate.in_turn(Lane::Plain, ticket, || {
