@@ -1,5 +1,6 @@
 //! `mvault`: the command line. One verb a file; this one maps errors to exit codes.
 
+mod aws;
 mod commands;
 mod config;
 mod error;

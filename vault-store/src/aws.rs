@@ -24,8 +24,10 @@ use std::time::Duration;
 /// What a user may say of where AWS is.
 #[derive(Debug, Clone, Default)]
 pub struct AwsOptions {
-    /// Another endpoint than AWS's own, for S3-compatible servers.
+    /// Another S3 endpoint than AWS's own, over AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL.
     pub endpoint_url: Option<String>,
+    /// Another KMS endpoint than AWS's own, over AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL.
+    pub kms_endpoint_url: Option<String>,
     /// The region, over what environment and profile say.
     pub region: Option<String>,
     /// The profile, over AWS_PROFILE.
@@ -68,9 +70,6 @@ impl Aws {
                     .read_timeout(Duration::from_secs(60))
                     .build(),
             );
-        if let Some(url) = &options.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
         if let Some(region) = &options.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -87,14 +86,34 @@ impl Aws {
         Ok(Self { runtime: Arc::new(runtime), config, options: options.clone() })
     }
 
-    /// The configuration for a client.
-    pub fn config(&self) -> &SdkConfig {
-        &self.config
+    /// What an S3 client is configured with.
+    pub fn s3(&self) -> aws_sdk_s3::config::Builder {
+        let mut builder = aws_sdk_s3::config::Builder::from(&self.config).interceptor(self.guard());
+        if let Some(url) = &self.options.endpoint_url {
+            builder.set_endpoint_url(Some(url.clone()));
+        }
+        // A server that is not AWS has no certificate, and often no name, for each bucket.
+        let elsewhere = self.options.endpoint_url.is_some()
+            || self.config.endpoint_url().is_some()
+            || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        builder.force_path_style(self.options.path_style || elsewhere)
     }
 
-    /// What the user said.
-    pub fn options(&self) -> &AwsOptions {
-        &self.options
+    /// What a KMS client is configured with; `region` is that of the key, if it names one.
+    pub fn kms(&self, region: Option<&str>) -> aws_sdk_kms::config::Builder {
+        let mut builder = aws_sdk_kms::config::Builder::from(&self.config).interceptor(self.guard());
+        if let Some(url) = &self.options.kms_endpoint_url {
+            builder.set_endpoint_url(Some(url.clone()));
+        }
+        if let Some(region) = region {
+            builder = builder.region(Region::new(region.to_owned()));
+        }
+        builder
+    }
+
+    /// The region of the environment, the profile or the user.
+    pub fn region(&self) -> &str {
+        self.config.region().map_or("us-east-1", AsRef::as_ref)
     }
 
     /// Waits for `future`.
@@ -103,7 +122,7 @@ impl Aws {
     }
 
     /// What every client gets: requests over plain http leave only for this machine.
-    pub fn guard(&self) -> PlainHttpGuard {
+    fn guard(&self) -> PlainHttpGuard {
         PlainHttpGuard { allowed: self.options.dangerous_plain_http }
     }
 }
@@ -125,7 +144,7 @@ fn tls_context(options: &AwsOptions) -> Result<TlsContext> {
 
 /// Refuses a request over plain http to another machine, whatever named the endpoint.
 #[derive(Debug)]
-pub struct PlainHttpGuard {
+struct PlainHttpGuard {
     allowed: bool,
 }
 
