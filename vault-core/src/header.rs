@@ -279,6 +279,11 @@ impl AuthenticatedHeader {
         self.stanza
     }
 
+    /// What the artifact is sealed under, to go on with an interrupted push (FORMAT.md section 12).
+    pub fn seal_key(&self) -> crate::seal::SealKey {
+        crate::seal::SealKey::of(self.dek.duplicate(), self.header.prelude.salt)
+    }
+
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.schedule
     }
