@@ -27,11 +27,7 @@ pub struct S3 {
 impl S3 {
     /// The vault at `s3://bucket/prefix`.
     pub fn new(aws: Aws, bucket: &str, prefix: &str) -> Self {
-        let custom = aws.config().endpoint_url().is_some() || aws.options().endpoint_url.is_some();
-        let config = aws_sdk_s3::config::Builder::from(aws.config())
-            .force_path_style(aws.options().path_style || custom)
-            .interceptor(aws.guard())
-            .build();
+        let config = aws.s3().build();
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self { client: Client::from_conf(config), aws, bucket: bucket.into(), prefix }
