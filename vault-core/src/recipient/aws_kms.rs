@@ -114,7 +114,8 @@ impl<'a> Stanza<'a> {
 /// The stanza for a data key that KMS made, with the context of `salt`, under the key `arn`.
 pub fn wrap_dek(salt: &[u8; 32], dek: &Dek, arn: &KeyArn, blob: &[u8], data_key: &Secret) -> Result<Section> {
     let kek = kek(salt, arn, data_key).filter(|_| BLOB_LEN.contains(&blob.len()));
-    let kek = kek.ok_or_else(|| Error::Usage(format!("{arn}: not a data key of {DATA_KEY_LEN} bytes with its blob")))?;
+    let kek =
+        kek.ok_or_else(|| Error::Usage(format!("{arn}: not a data key of {DATA_KEY_LEN} bytes with its blob")))?;
     let mut before = Vec::new();
     for part in [arn.as_str().as_bytes(), blob] {
         before.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes()); // [F-40]: under 6145
@@ -174,16 +175,16 @@ mod tests {
 
     #[test]
     fn stanza_opens_with_its_data_key_and_salt_only() {
-        let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-        let (salt, dek, arn) = ([7; 32], Dek::random(&mut rng), KeyArn::parse(ARN).unwrap());
-        let (key, other) = (Secret::random(32, &mut rng), Secret::random(32, &mut rng));
+        let of = |byte: u8, len: usize| Secret::take(&mut vec![byte; len]);
+        let (salt, dek, arn) = ([7; 32], Dek::from_secret(of(9, 32)).unwrap(), KeyArn::parse(ARN).unwrap());
+        let (key, other) = (of(1, 32), of(2, 32));
         let section = wrap_dek(&salt, &dek, &arn, &[1; 184], &key).unwrap();
         let stanza = Stanza::parse(&section).unwrap();
         assert_eq!((stanza.arn.as_str(), stanza.blob), (ARN, &[1; 184][..]));
         assert!(stanza.unwrap_dek(&salt, &key).is_some_and(|d| d.expose() == dek.expose()));
         assert!(stanza.unwrap_dek(&[8; 32], &key).is_none());
         assert!(stanza.unwrap_dek(&salt, &other).is_none());
-        assert!(stanza.unwrap_dek(&salt, &Secret::random(31, &mut rng)).is_none());
+        assert!(stanza.unwrap_dek(&salt, &of(1, 31)).is_none());
         assert!(wrap_dek(&salt, &dek, &arn, &[], &key).is_err());
         assert!(wrap_dek(&salt, &dek, &arn, &[1; 6145], &key).is_err());
     }
