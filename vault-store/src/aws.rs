@@ -209,6 +209,10 @@ fn words(cause: &Cause, chain: &str) -> String {
     match cause {
         Cause::PlainHttp => PLAIN_HTTP.into(),
         Cause::NotFound => "not found".into(),
+        Cause::UnknownKey => "no such key there".into(),
+        Cause::KeyUnusable => "the key is disabled or pending deletion".into(),
+        Cause::KeyKind => "the key is not one that makes data keys".into(),
+        Cause::OtherCiphertext => "not of this key and encryption context".into(),
         Cause::NoCredentials => "no credentials were found".into(),
         Cause::Refused => "connection refused".into(),
         Cause::UnknownHost => "the host name does not resolve".into(),
@@ -253,13 +257,15 @@ fn by_code(operation: &str, code: &str, said: &str) -> Option<Cause> {
     Some(match code {
         "NoSuchBucket" => Cause::NoSuchBucket,
         "NoSuchKey" | "NotFound" if operation != "HeadBucket" => Cause::NotFound,
-        "NotFoundException" => Cause::NotFound,
+        "NotFoundException" if said.starts_with("Invalid arn") => Cause::WrongRegion(None),
+        "NotFoundException" => Cause::UnknownKey,
         "NoSuchUpload" => Cause::NoSuchUpload,
         "PreconditionFailed" | "ConditionalRequestConflict" => Cause::Precondition,
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             Cause::WrongRegion(region_in(said))
         }
         "RequestTimeTooSkewed" | "RequestExpired" => Cause::ClockSkew,
+        "InvalidSignatureException" if said.contains("scoped to a valid region") => Cause::WrongRegion(None),
         "InvalidSignatureException" if said.contains("Signature expired") || said.contains("not yet current") => {
             Cause::ClockSkew
         }
@@ -280,7 +286,11 @@ fn by_code(operation: &str, code: &str, said: &str) -> Option<Cause> {
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
         | "LimitExceededException" => Cause::Throttled,
-        "InternalError" | "ServiceUnavailable" | "KMSInternalException" | "DependencyTimeoutException" => Cause::Server,
+        "InternalError"
+        | "ServiceUnavailable"
+        | "KMSInternalException"
+        | "DependencyTimeoutException"
+        | "KeyUnavailableException" => Cause::Server,
         "BadDigest"
         | "XAmzContentSHA256Mismatch"
         | "XAmzContentChecksumMismatch"
@@ -288,6 +298,8 @@ fn by_code(operation: &str, code: &str, said: &str) -> Option<Cause> {
         | "IncompleteBody" => Cause::BadDigest,
         "RequestTimeout" => Cause::Connection,
         "DisabledException" | "KMSInvalidStateException" => Cause::KeyUnusable,
+        "InvalidKeyUsageException" => Cause::KeyKind,
+        "InvalidCiphertextException" | "IncorrectKeyException" => Cause::OtherCiphertext,
         "NotImplemented" | "MethodNotAllowed" => Cause::NotS3,
         _ => return None,
     })

@@ -50,8 +50,14 @@ pub enum Cause {
     BadDigest,
     /// Plain http to a host that is not this machine.
     PlainHttp,
-    /// The key is disabled or on its way to deletion.
+    /// The KMS key is disabled or on its way to deletion.
     KeyUnusable,
+    /// There is no such KMS key, or not there.
+    UnknownKey,
+    /// The KMS key is not one that makes data keys.
+    KeyKind,
+    /// What KMS was to decrypt is not of this key and encryption context.
+    OtherCiphertext,
     /// The local disk is full.
     DiskFull,
     /// An object is not what it should be.
@@ -116,9 +122,27 @@ impl StoreError {
         )
     }
 
+    /// Whether it is about one KMS key, so that another may do.
+    pub fn is_of_key(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::AccessDenied
+                | Cause::UnknownKey
+                | Cause::KeyUnusable
+                | Cause::KeyKind
+                | Cause::OtherCiphertext
+                | Cause::WrongRegion(_)
+        )
+    }
+
     /// The next step.
     pub fn hint(&self) -> Option<String> {
-        let here = self.place.starts_with("s3://") || self.place.starts_with("arn:");
+        if let Some(key) = self.place.strip_prefix("aws-kms:")
+            && let Some(hint) = self.kms_hint(key)
+        {
+            return Some(hint);
+        }
+        let here = self.place.starts_with("s3://");
         Some(match &self.cause {
             Cause::NotFound if here => "check the name; `mvault ls` lists what is there".into(),
             Cause::NotFound => "check the path; `mvault ls` lists what is there".into(),
@@ -159,14 +183,44 @@ impl StoreError {
             Cause::PlainHttp => {
                 "use https; for a server you trust on a network you trust there is --dangerous-plain-http".into()
             }
-            Cause::KeyUnusable => "enable the key in AWS KMS, or cancel its deletion".into(),
             Cause::DiskFull => "free some space, and run the same command again to go on where it stopped".into(),
             Cause::Taken => {
                 "versions are never overwritten: push without --model-version to take the next one, or pull theirs"
                     .into()
             }
             Cause::NotS3 => "is the endpoint an S3 server? check --endpoint-url and AWS_ENDPOINT_URL".into(),
-            Cause::Precondition | Cause::NoSuchUpload | Cause::Malformed | Cause::Other => return None,
+            _ => return None,
+        })
+    }
+
+    /// The next step where it is another for KMS than for S3.
+    fn kms_hint(&self, key: &str) -> Option<String> {
+        Some(match &self.cause {
+            Cause::AccessDenied => format!(
+                "the credentials lack {} on {key}: in their IAM policy, in the key's policy, or, for a key of another \
+                 account, in one of both; `mvault iam` prints what they need",
+                permission(self.operation)
+            ),
+            Cause::UnknownKey => {
+                "check the key's name, and the region: --region or AWS_REGION, where the name does not say it".into()
+            }
+            Cause::WrongRegion(_) => {
+                "the endpoint is of another region than the key: check --kms-endpoint-url, AWS_ENDPOINT_URL_KMS and \
+                 --region"
+                    .into()
+            }
+            Cause::KeyUnusable => "enable the key in AWS KMS, or cancel its deletion".into(),
+            Cause::KeyKind => "name a symmetric key for encryption (SYMMETRIC_DEFAULT)".into(),
+            Cause::OtherCiphertext => {
+                "the recipient's stanza was changed or is of another artifact; get the artifact again".into()
+            }
+            Cause::Refused => "nobody listens there: check --kms-endpoint-url, AWS_ENDPOINT_URL_KMS and \
+                 AWS_ENDPOINT_URL"
+                .into(),
+            Cause::Throttled => "AWS KMS asks to slow down; run the same command again later".into(),
+            Cause::Server | Cause::Connection => "run the same command again; check the network".into(),
+            Cause::NotS3 => "is the endpoint AWS KMS? check --kms-endpoint-url and AWS_ENDPOINT_URL_KMS".into(),
+            _ => return None,
         })
     }
 }

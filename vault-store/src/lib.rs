@@ -8,6 +8,7 @@ pub mod aws;
 pub mod download;
 pub mod error;
 pub mod folder;
+pub mod kms;
 pub mod layout;
 pub mod memory;
 pub mod parts;

@@ -1,5 +1,6 @@
 //! `mvault seal`: scan and seal a model in one read.
 
+use crate::aws::AwsArgs;
 use crate::config::Project;
 use crate::error::CliError;
 use crate::files::{Access, NewFile, exists};
@@ -27,6 +28,7 @@ Examples:
   mvault seal model.pkl                       model.pkl.mvault, for you
   mvault seal bert/ -r mvault-xw1-… -o b.mvault
   mvault seal model.gguf -p                   with a passphrase
+  mvault seal bert/ -r aws-kms:alias/models   for a key in AWS KMS
   mvault seal model.pt --sign sign.pem        others can check who made it
   train | mvault seal - --name m.safetensors > m.mvault")]
 pub struct Args {
@@ -51,6 +53,8 @@ pub struct Args {
     chunk_size: u32,
     #[command(flatten)]
     how: SealArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 /// What `seal` and `push` have in common: what is sealed, and how.
@@ -145,7 +149,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         return Err(exists(path));
     }
     let mut model = Model::open(&args.path, args.how.follow_symlinks)?;
-    let recipients = args.recipients.all(&project, out)?;
+    let recipients = args.recipients.all(&project, &args.aws, out)?;
     let recipients: Vec<&dyn Recipient> = recipients.iter().map(AsRef::as_ref).collect();
     let key = args.how.signing_key()?;
     if let Some(name) = &args.name {
