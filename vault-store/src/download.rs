@@ -134,7 +134,7 @@ impl<'a> Download<'a> {
         }
         self.fetch(buffer, start)?;
         if let Some(spool) = self.spool {
-            spool.keep(block, buffer);
+            spool.keep(block, buffer)?;
         }
         Ok(false)
     }

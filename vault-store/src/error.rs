@@ -18,6 +18,8 @@ pub enum Cause {
     NoSuchBucket,
     /// Something is there already, or is not what the condition says.
     Precondition,
+    /// The version is another publisher's.
+    Taken,
     /// The multipart upload is gone: completed, aborted or cleaned up.
     NoSuchUpload,
     /// Signed by someone without the right.
@@ -182,6 +184,10 @@ impl StoreError {
                 "use https; for a server you trust on a network you trust there is --dangerous-plain-http".into()
             }
             Cause::DiskFull => "free some space, and run the same command again to go on where it stopped".into(),
+            Cause::Taken => {
+                "versions are never overwritten: push without --model-version to take the next one, or pull theirs"
+                    .into()
+            }
             Cause::NotS3 => "is the endpoint an S3 server? check --endpoint-url and AWS_ENDPOINT_URL".into(),
             _ => return None,
         })
@@ -261,6 +267,12 @@ impl From<StoreError> for io::Error {
 /// The store's error in a system error that passed through vault-core.
 pub fn in_io(error: &io::Error) -> Option<&StoreError> {
     error.get_ref()?.downcast_ref()
+}
+
+/// A time for people and for JSON: RFC 3339, UTC.
+pub fn time_text(seconds: u64) -> String {
+    let time = aws_smithy_types::DateTime::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    time.fmt(aws_smithy_types::date_time::Format::DateTime).unwrap_or_else(|_| seconds.to_string())
 }
 
 /// The system's words without its error number.

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod memory;
 pub mod parts;
 pub mod plan;
+pub mod push;
 pub mod record;
 mod retry;
 pub mod s3;

@@ -40,16 +40,24 @@ pub struct Subject {
 
 impl Subject {
     /// Of a new push.
-    pub fn new(vault: &str, name: &str, version: u64, sealed_at: Option<u64>, part_size: u64, header: &Header) -> Self {
+    /// Without a header it can be no record.
+    pub fn new(
+        vault: &str,
+        name: &str,
+        version: u64,
+        sealed_at: Option<u64>,
+        part_size: u64,
+        header: Option<&Header>,
+    ) -> Self {
         Self {
             mvault_push: 1,
             vault: vault.into(),
             name: name.into(),
             version,
             sealed_at,
-            chunk_size: header.prelude().chunk_size,
+            chunk_size: header.map_or(0, |h| h.prelude().chunk_size),
             part_size,
-            header: hex(header.bytes()),
+            header: header.map(|h| hex(h.bytes())).unwrap_or_default(),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Spool {
     offset: u64,
     /// Keep blocks from then on.
     from: Instant,
+    /// The file is what was asked for: not being able to write it is an error.
+    wanted: bool,
     state: Mutex<State>,
 }
 
@@ -38,7 +40,8 @@ impl Spool {
     /// For a pull of which nothing has to stay: keeps blocks `after` this time. The payload has the offset `offset` in
     /// the file at `path`; what is there from before is used.
     pub fn passing(path: &Path, offset: u64, after: Duration) -> Result<Self> {
-        let spool = Self { path: path.into(), offset, from: Instant::now() + after, state: Mutex::default() };
+        let spool =
+            Self { path: path.into(), offset, from: Instant::now() + after, wanted: false, state: Mutex::default() };
         if path.exists() {
             spool.open(&mut spool.lock())?;
         }
@@ -47,7 +50,7 @@ impl Spool {
 
     /// For a pull whose result the file is.
     pub fn keeping(path: &Path, offset: u64) -> Result<Self> {
-        let spool = Self { path: path.into(), offset, from: Instant::now(), state: Mutex::default() };
+        let spool = Self { path: path.into(), offset, from: Instant::now(), wanted: true, state: Mutex::default() };
         spool.open(&mut spool.lock())?;
         Ok(spool)
     }
@@ -100,28 +103,34 @@ impl Spool {
         file.read_exact_at(buffer, self.offset + block * BLOCK).is_ok() && blake3::hash(buffer) == digest
     }
 
-    /// Keeps a block. A full disk ends keeping, not the pull.
-    pub fn keep(&self, block: u64, data: &[u8]) {
-        if Instant::now() < self.from {
-            return;
+    /// Keeps a block. Where the file is only for the next try, a full disk ends keeping, not the pull.
+    pub fn keep(&self, block: u64, data: &[u8]) -> Result<()> {
+        if Instant::now() < self.from || self.lock().broken {
+            return Ok(());
         }
+        let kept = self.try_keep(block, data);
+        if kept.is_err() {
+            self.lock().broken = true;
+        }
+        if self.wanted { kept } else { Ok(()) }
+    }
+
+    fn try_keep(&self, block: u64, data: &[u8]) -> Result<()> {
+        let failed = || StoreError::io("write", self.path.display().to_string());
         let mut state = self.lock();
-        if state.broken || (state.files.is_none() && self.open(&mut state).is_err()) {
-            state.broken = true;
-            return;
+        if state.files.is_none() {
+            self.open(&mut state)?;
         }
-        let Some(file) = state.files.as_ref().and_then(|(data, _)| data.try_clone().ok()) else { return };
+        let Some(file) = state.files.as_ref().map(|(data, _)| data.try_clone()) else { return Ok(()) };
         drop(state);
+        file.map_err(failed())?.write_all_at(data, self.offset + block * BLOCK).map_err(failed())?;
         let digest = blake3::hash(data);
-        let written = file.write_all_at(data, self.offset + block * BLOCK);
         let mut state = self.lock();
-        let line = format!("{block} {}\n", digest.to_hex());
-        let journal = state.files.as_mut().map(|(_, journal)| journal);
-        let noted = written.and_then(|()| journal.map_or(Ok(()), |j| j.write_all(line.as_bytes())));
-        match noted {
-            Ok(()) => drop(state.blocks.insert(block, digest)),
-            Err(_) => state.broken = true,
+        if let Some((_, journal)) = &mut state.files {
+            journal.write_all(format!("{block} {}\n", digest.to_hex()).as_bytes()).map_err(failed())?;
         }
+        state.blocks.insert(block, digest);
+        Ok(())
     }
 
     /// A block turned out to be wrong.

@@ -1,6 +1,6 @@
 //! Where a vault is, as a user says it: `s3://bucket/prefix`, or a local folder. One habit for every verb.
 
-use crate::aws::{Aws, AwsOptions};
+use crate::aws::Aws;
 use crate::error::{Cause, Result, StoreError};
 use crate::folder::Folder;
 use crate::s3::S3;
@@ -47,11 +47,11 @@ impl Uri {
         }
     }
 
-    /// Opens the store.
-    pub fn open(&self, options: &AwsOptions) -> Result<Box<dyn Store>> {
+    /// Opens the store; connects to AWS only if it is there.
+    pub fn open<E>(&self, connect: impl FnOnce() -> Result<Aws, E>) -> Result<Box<dyn Store>, E> {
         Ok(match self {
             Self::Folder(path) => Box::new(Folder::new(path)),
-            Self::S3 { bucket, prefix } => Box::new(S3::new(Aws::connect(options)?, bucket, prefix)),
+            Self::S3 { bucket, prefix } => Box::new(S3::new(connect()?, bucket, prefix)),
         })
     }
 }
