@@ -4,6 +4,7 @@ mod artifact;
 pub mod bench;
 pub mod cat;
 pub mod completions;
+pub mod iam;
 pub mod inspect;
 pub mod keygen;
 pub mod open;
