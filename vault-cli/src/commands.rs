@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cat;
 pub mod completions;
 pub mod gc;
+pub mod iam;
 pub mod inspect;
 pub mod keygen;
 pub mod ls;

@@ -313,7 +313,7 @@ impl IdentityArgs {
             Err(e) if e.rule() == Some(Rule(18)) && by_passphrase && !self.is_given() && stdin().is_terminal() => {
                 Ok(header.unlock(&[&ask("passphrase", false)?])?)
             }
-            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, &kms, out)),
+            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, header, &kms, out)),
             result => Ok(result?),
         }
     }

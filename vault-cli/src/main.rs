@@ -60,6 +60,7 @@ enum Command {
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
     Keygen(commands::keygen::Args),
+    Iam(commands::iam::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::completions::ManArgs),
@@ -95,6 +96,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
         Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),
         Command::Man(args) => commands::completions::man(&args, Cli::command(), out),

@@ -10,9 +10,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use vault_core::aead::Engine;
 use vault_core::cbor::TextMap;
-use vault_core::header::{hex, stanza_name};
+use vault_core::header::{Header, hex, stanza_name};
 use vault_core::manifest::Manifest;
 use vault_core::open::RangeReader;
+use vault_core::recipient::aws_kms::Stanza;
 use vault_core::scan::Verdict;
 
 /// Show what is in a sealed model, for whom, and signed by whom
@@ -94,9 +95,10 @@ fn header_text(artifact: &Artifact) -> Result<String, CliError> {
         |s| format!("by key {} (not checked here)", hex(&s.key_id)),
     );
     let payload = artifact.payload_len()?.map_or_else(|| "unknown".into(), size);
+    let kms = kms_keys(header).iter().fold(String::new(), |lines, arn| lines + "kms key:     " + arn + "\n");
     Ok(format!(
         "artifact:    {}\nid:          {}\nformat:      version 1, chunks of {}, header of {}\n\
-         payload:     {payload}\nrecipients:  {} ({})\nsignature:   {signature}\n",
+         payload:     {payload}\nrecipients:  {} ({})\n{kms}signature:   {signature}\n",
         artifact.path().display(),
         prelude.artifact_id(),
         size(u64::from(prelude.chunk_size)),
@@ -104,6 +106,11 @@ fn header_text(artifact: &Artifact) -> Result<String, CliError> {
         kinds.len(),
         kinds.join(", "),
     ))
+}
+
+/// The keys in AWS KMS that the header names.
+fn kms_keys(header: &Header) -> Vec<String> {
+    header.stanzas().filter_map(Stanza::parse).map(|s| s.arn.to_string()).collect()
 }
 
 fn header_json(artifact: &Artifact) -> Result<Value, CliError> {
@@ -118,6 +125,7 @@ fn header_json(artifact: &Artifact) -> Result<Value, CliError> {
         "header_bytes": prelude.header_len,
         "payload_bytes": artifact.payload_len()?,
         "recipients": header.stanzas().map(|s| stanza_name(s.kind)).collect::<Vec<_>>(),
+        "kms_keys": kms_keys(header),
         "signed_by": header.signature().map(|s| hex(&s.key_id)),
         "verified": "nothing",
     }))
