@@ -133,7 +133,13 @@ impl Push<'_> {
                     self.drop_attempt(failed.record, failed.upload.as_ref());
                     (self.note)(Note::BeginsAnew);
                 }
-                Err(failed) => return Err(failed.error),
+                Err(failed) => {
+                    // With a record the next push goes on; what nobody goes on with is taken back.
+                    if !failed.sending || failed.record.is_none() {
+                        self.drop_attempt(failed.record, failed.upload.as_ref());
+                    }
+                    return Err(failed.error);
+                }
             }
         }
     }
@@ -157,7 +163,13 @@ impl Push<'_> {
                     self.drop_attempt(failed.record, failed.upload.as_ref());
                     (self.note)(Note::BeginsAnew);
                 }
-                Err(failed) => return Err(failed.error),
+                Err(failed) => {
+                    // With a record the next push goes on; what nobody goes on with is taken back.
+                    if !failed.sending || failed.record.is_none() {
+                        self.drop_attempt(failed.record, failed.upload.as_ref());
+                    }
+                    return Err(failed.error);
+                }
             }
         }
     }

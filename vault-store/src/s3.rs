@@ -310,7 +310,8 @@ impl Store for S3 {
             if maybe_done && self.head(&upload.key).is_ok_and(|m| m.size == whole.size) {
                 return Ok(());
             }
-            if !patience.again(&e) {
+            // Parts that are not the whole will not be at the next try either.
+            if e.cause == Cause::BadDigest || !patience.again(&e) {
                 return Err(e);
             }
         }

@@ -48,6 +48,8 @@ pub struct Failed<E> {
     pub error: E,
     /// The source is not the one of the interrupted push: nothing more may be sent under its DEK `[F-45]`.
     pub differs: bool,
+    /// It was the sending that failed, not the sealing: another try may go on.
+    pub sending: bool,
     /// The record, which then must go, or with which the push can go on.
     pub record: Option<Record>,
     /// The upload that was begun.
@@ -71,12 +73,21 @@ impl<'a> Sending<'a> {
                 sealed
             })
         });
-        let finished = outcome.and_then(|value| Ok((value, engine.finish()?)));
+        let finished = outcome.and_then(|value| match engine.finish() {
+            Ok(sent) => Ok((value, sent)),
+            Err(e) => {
+                engine.fail(e.clone(), false);
+                Err(e.into())
+            }
+        });
         let Engine { record, state, .. } = engine;
         let (record, state) = (record.into_inner(), state.into_inner().unwrap_or_else(PoisonError::into_inner));
         match finished {
             Ok((value, sent)) => Ok((value, sent, record)),
-            Err(error) => Err(Failed { error, differs: state.differs, record, upload: state.upload }),
+            Err(error) => {
+                let (differs, sending) = (state.differs, state.failed);
+                Err(Failed { error, differs, sending, record, upload: state.upload })
+            }
         }
     }
 }
@@ -105,6 +116,8 @@ struct State {
     upload: Option<Upload>,
     failure: Option<StoreError>,
     differs: bool,
+    /// There was a failure.
+    failed: bool,
     closed: bool,
     /// Highest byte written.
     end: u64,
@@ -128,6 +141,7 @@ impl<'a> Engine<'a> {
     fn fail(&self, error: StoreError, differs: bool) {
         let mut state = self.lock();
         state.differs |= differs;
+        state.failed = true;
         state.failure.get_or_insert(error);
         self.changed.notify_all();
     }
