@@ -17,6 +17,7 @@ mod vaults;
 use aws_config::Region;
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use mvault_tests::server::Server;
+use std::io::Write;
 use vault_store::Store;
 use vault_store::aws::{Aws, AwsOptions};
 use vault_store::folder::Folder;
@@ -46,7 +47,7 @@ fn run(open: &dyn Fn(&str) -> Box<dyn Store>, leave_out: &[&str]) {
     for (name, case) in CASES.iter().filter(|(name, _)| !leave_out.contains(name)) {
         let began = std::time::Instant::now();
         case(&*open(name));
-        println!("{name}: {:.1} s", began.elapsed().as_secs_f64());
+        let _ = writeln!(std::io::stdout(), "{name}: {:.1} s", began.elapsed().as_secs_f64());
     }
 }
 

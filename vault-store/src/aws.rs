@@ -60,7 +60,7 @@ impl Aws {
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(Duration::from_secs(5))
-                    .read_timeout(Duration::from_secs(60))
+                    .read_timeout(Duration::from_mins(1))
                     .build(),
             );
         if let Some(region) = &options.region {
@@ -265,9 +265,8 @@ fn cause<E>(
         _ => {}
     }
     match error {
-        SdkError::TimeoutError(_) => Cause::Connection,
         SdkError::ResponseError(_) if status == Some(200) => Cause::NotS3,
-        SdkError::ResponseError(_) => Cause::Connection,
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => Cause::Connection,
         _ => by_words(chain),
     }
 }

@@ -63,8 +63,8 @@ impl Plan {
 
     /// The part that holds `offset`.
     pub fn locate(self, offset: u64) -> u32 {
-        if self.size > 0 {
-            return u32::try_from(offset / self.size).unwrap_or(u32::MAX - 1) + 1;
+        if let Some(part) = offset.checked_div(self.size) {
+            return u32::try_from(part).unwrap_or(u32::MAX - 1) + 1;
         }
         let (mut low, mut high) = (1, u32::try_from(MAX_PARTS).unwrap_or(u32::MAX) * 4);
         while low + 1 < high {

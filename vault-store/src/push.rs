@@ -98,15 +98,12 @@ impl Push<'_> {
         let mut record = self.find_record(&|s| s.chunk_size == model.chunk_size);
         loop {
             let kept = record.take().and_then(|r| Some(((model.unlock)(&r.subject().header()?)?.seal_key(), r)));
-            let (key, subject, going_on) = match kept {
-                Some((key, record)) => (key, record.subject().clone(), Some(record)),
-                None => {
-                    let key = SealKey::random(rng);
-                    let header = key.header_for(model.own, model.chunk_size, rng);
-                    let version = self.pick_version()?;
-                    let header = if model.own.is_empty() { None } else { Some(header?) };
-                    (key, self.subject(version, model.sealed_at, header.as_ref())?, None)
-                }
+            let (key, subject, going_on) = if let Some((key, record)) = kept { (key, record.subject().clone(), Some(record)) } else {
+                let key = SealKey::random(rng);
+                let header = key.header_for(model.own, model.chunk_size, rng);
+                let version = self.pick_version()?;
+                let header = if model.own.is_empty() { None } else { Some(header?) };
+                (key, self.subject(version, model.sealed_at, header.as_ref())?, None)
             };
             if let Err(e) = self.check_free(subject.version, key.salt()) {
                 match going_on {
@@ -236,7 +233,7 @@ impl Push<'_> {
         keep: bool,
         salt: &[u8; 32],
         seal: &mut dyn FnMut(&dyn WriteAt) -> Result<T, E>,
-    ) -> Result<(T, Sent, Option<Record>), Failed<E>> {
+    ) -> Result<(T, Sent, Option<Record>), Box<Failed<E>>> {
         let make_record = || match self.records {
             Some(folder) if keep => Record::create(folder, subject.clone(), salt).map(Some),
             _ => Ok(None),

@@ -56,12 +56,12 @@ pub struct Failed<E> {
     pub upload: Option<Upload>,
 }
 
-impl<'a> Sending<'a> {
+impl Sending<'_> {
     /// Runs `seal`, which writes the payload, while what it writes is sent. When it has returned, completes the payload.
     pub fn run<T, E: From<StoreError>>(
         self,
         seal: impl FnOnce(&dyn WriteAt) -> Result<T, E>,
-    ) -> Result<(T, Sent, Option<Record>), Failed<E>> {
+    ) -> Result<(T, Sent, Option<Record>), Box<Failed<E>>> {
         let mut engine = Engine::new(self);
         let outcome = engine.resume().map_err(E::from).and_then(|()| {
             std::thread::scope(|scope| {
@@ -86,7 +86,7 @@ impl<'a> Sending<'a> {
             Ok((value, sent)) => Ok((value, sent, record)),
             Err(error) => {
                 let (differs, sending) = (state.differs, state.failed);
-                Err(Failed { error, differs, sending, record, upload: state.upload })
+                Err(Box::new(Failed { error, differs, sending, record, upload: state.upload }))
             }
         }
     }

@@ -47,7 +47,7 @@ pub fn absent_means_absent_for_one_of_many(store: &dyn Store) {
     });
     let winner = won.iter().position(Result::is_ok).unwrap();
     assert_eq!(won.iter().filter(|w| w.is_ok()).count(), 1, "{won:?}");
-    assert!(won.iter().flat_map(|w| w.as_ref().err()).all(|c| *c == Cause::Precondition), "{won:?}");
+    assert!(won.iter().filter_map(|w| w.as_ref().err()).all(|c| *c == Cause::Precondition), "{won:?}");
     assert_eq!(store.read("m/1", 100).unwrap().0, format!("publisher {winner}").as_bytes());
 }
 

@@ -100,7 +100,8 @@ pub fn foreign_part_begins_anew(store: &dyn Store) {
     interrupted(store, folder.path(), &data, 2);
     let path = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&path).unwrap();
-    let earlier: String = text.lines().filter(|l| !l.contains("\"sent\":16777216")).map(|l| format!("{l}\n")).collect();
+    let lines: Vec<_> = text.lines().filter(|l| !l.contains("\"sent\":16777216")).collect();
+    let earlier = lines.join("\n") + "\n";
     assert!(earlier.len() < text.len());
     std::fs::write(&path, earlier).unwrap();
     let upload = store.uploads("m/payloads/").unwrap().remove(0);
