@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod forge;
 pub mod fuzz;
+pub mod proxy;
 pub mod server;
 pub mod vector;
 
