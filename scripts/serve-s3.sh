@@ -70,7 +70,7 @@ KEEPER='
     shift 2
     "$weed" -logtostderr=true server -s3 -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$work" -s3.config="$work/s3.json" \
         -s3.port="$1" -s3.port.grpc="$2" -master.port="$3" -master.port.grpc="$4" -volume.port="$5" \
-        -volume.port.grpc="$6" -filer.port="$7" -filer.port.grpc="$8" -s3.port.iceberg=0 -s3.port.lance=0 \
+        -volume.port.grpc="$6" -filer.port="$7" -filer.port.grpc="$8" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
         -filer.localSocket="$work/filer.sock" -s3.localSocket="$work/s3.sock" -master.peers=none \
         -master.telemetry=false -master.volumeSizeLimitMB=1024 -volume.max=1000 &
     server=$!
