@@ -34,12 +34,14 @@ quietly() {
     rm -f "$log"
 }
 
-# The Python environment of the tests: one folder for each lock file and interpreter.
-venv_dir() {
+# The Python environment of a lock file of this folder: one folder for each lock file and interpreter.
+venv_of() {
     local key
-    key=$( (cat "$REPO/scripts/requirements.txt" && python3 --version) | sha256sum | cut -c1-12)
+    key=$( (cat "$REPO/scripts/$1" && python3 --version) | sha256sum | cut -c1-12)
     printf '%s/venv-%s\n' "$CACHE" "$key"
 }
+# That of the tests.
+venv_dir() { venv_of requirements.txt; }
 
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.
 tool_version() {

