@@ -1,6 +1,8 @@
 //! What the command line says when it cannot go on: the cause, the next step, the exit code.
 
 use vault_core::Error as CoreError;
+use vault_store::StoreError;
+use vault_store::error::in_io;
 
 /// An error with its next step.
 #[derive(Debug)]
@@ -10,6 +12,7 @@ pub struct CliError {
     rule: Option<String>,
     exit: u8,
     reported: bool,
+    store: Option<Box<StoreError>>,
 }
 
 /// Failed.
@@ -18,11 +21,13 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Not authentic, or not to be shown authentic.
 const NOT_AUTHENTIC: u8 = 3;
+/// A store or AWS KMS failed.
+const STORE: u8 = 5;
 
 impl CliError {
     /// Something failed.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, rule: None, exit: FAILED, reported: false }
+        Self { message: message.into(), hint: None, rule: None, exit: FAILED, reported: false, store: None }
     }
 
     /// Something failed, and the result on stdout already says so.
@@ -62,6 +67,11 @@ impl CliError {
         self.rule.as_deref()
     }
 
+    /// What a store said, if one failed.
+    pub fn store(&self) -> Option<&StoreError> {
+        self.store.as_deref()
+    }
+
     /// Whether JSON on stdout already says so.
     pub fn is_reported(&self) -> bool {
         self.reported
@@ -75,6 +85,11 @@ impl CliError {
 
 impl From<CoreError> for CliError {
     fn from(error: CoreError) -> Self {
+        if let CoreError::Io { source, .. } = &error
+            && let Some(store) = in_io(source)
+        {
+            return store.clone().into();
+        }
         let rule = error.rule();
         let (exit, hint) = match &error {
             CoreError::Refused { rule, .. } if rule.0 == 39 => (USAGE, refusal_hint(39)), // a key, not an artifact
@@ -91,7 +106,15 @@ impl From<CoreError> for CliError {
             CoreError::Io { context, source } => format!("{context}: {}", plain(source)),
             _ => error.to_string(),
         };
-        Self { message, hint: hint.map(Into::into), rule: rule.map(|r| r.to_string()), exit, reported: false }
+        let (hint, rule) = (hint.map(Into::into), rule.map(|r| r.to_string()));
+        Self { hint, rule, exit, ..Self::failed(message) }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let hint = error.hint();
+        Self { hint, exit: STORE, store: Some(Box::new(error.clone())), ..Self::failed(error.to_string()) }
     }
 }
 
@@ -134,8 +157,11 @@ fn io_hint(error: &std::io::Error) -> Option<&'static str> {
 /// Names the path in a system error.
 pub fn io(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> CliError {
     move |error| {
+        if let Some(store) = in_io(&error) {
+            return store.clone().into();
+        }
         let hint = io_hint(&error).map(Into::into);
-        CliError { message: format!("{path}: {}", plain(&error)), hint, rule: None, exit: FAILED, reported: false }
+        CliError { hint, ..CliError::failed(format!("{path}: {}", plain(&error))) }
     }
 }
 

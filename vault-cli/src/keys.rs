@@ -1,16 +1,19 @@
 //! Keys and passphrases from files, terminals and file descriptors; never from the command line itself or
 //! the environment.
 
+use crate::aws::AwsArgs;
 use crate::config::{Project, default_identity};
 use crate::error::{CliError, io};
+use crate::kms::{Kms, Named, Source, parse_source, why};
 use crate::output::Output;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::fs::File;
 use std::io::{IsTerminal, Read, stdin};
 use std::path::{Path, PathBuf};
 use vault_core::Rule;
 use vault_core::header::{AuthenticatedHeader, Header, section};
 use vault_core::recipient::argon2id::Passphrase;
-use vault_core::recipient::keyfile::{KeyLine, decode_recipient, parse_identities, parse_recipients, unprotect};
+use vault_core::recipient::keyfile::{KeyLine, lines, parse_identities, unprotect};
 use vault_core::recipient::xwing::XWingRecipient;
 use vault_core::recipient::{Identity, Recipient};
 use vault_core::secret::Secret;
@@ -26,7 +29,7 @@ const MAX_PASSPHRASE: usize = 4096;
 /// Recipients' lines.
 #[derive(clap::Args)]
 pub struct RecipientLines {
-    /// Seal for this recipient (a line printed by `mvault keygen`); may be repeated
+    /// Seal for this recipient: a line printed by `mvault keygen`, or aws-kms:KEY; may be repeated
     #[arg(short, long = "recipient", value_name = "RECIPIENT")]
     recipients: Vec<String>,
     /// Seal for every recipient in this file, one line each; may be repeated
@@ -76,9 +79,9 @@ pub struct PassphraseArgs {
 /// How to open.
 #[derive(clap::Args)]
 pub struct IdentityArgs {
-    /// Key file to open with; may be repeated [default: your key of `mvault keygen`]
-    #[arg(short, long = "identity", value_name = "FILE")]
-    identities: Vec<PathBuf>,
+    /// Key file to open with, or aws-kms[:KEY-ARN]; may be repeated [default: your key of `mvault keygen`]
+    #[arg(short, long = "identity", value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_source))]
+    identities: Vec<Source>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -134,10 +137,10 @@ pub fn new_passphrase(args: &PassphraseArgs) -> Result<Option<Passphrase>, CliEr
 
 impl RecipientLines {
     /// The recipients that were given.
-    pub fn load(&self) -> Result<Vec<XWingRecipient>, CliError> {
+    pub fn load(&self) -> Result<Vec<Named>, CliError> {
         let mut all = Vec::new();
         for line in &self.recipients {
-            all.push(decode_recipient(line.trim())?);
+            all.push(Named::parse(line.trim())?);
         }
         for path in &self.recipient_files {
             all.extend(recipients_in(path)?);
@@ -148,8 +151,8 @@ impl RecipientLines {
 
 impl RecipientArgs {
     /// The recipients on the command line; none if there are none.
-    fn given(&self) -> Result<Vec<Box<dyn Recipient>>, CliError> {
-        let mut all = boxed(self.lines.load()?);
+    fn given(&self, aws: &AwsArgs, out: &Output) -> Result<Vec<Box<dyn Recipient>>, CliError> {
+        let mut all = boxed(&self.lines.load()?, aws, out)?;
         if let Some(passphrase) = self.passphrase.get("passphrase to seal with", true)? {
             all.push(Box::new(passphrase));
         }
@@ -157,16 +160,17 @@ impl RecipientArgs {
     }
 
     /// The recipients on the command line, or the project's, or the user.
-    pub fn all(&self, project: &Project, out: &Output) -> Result<Vec<Box<dyn Recipient>>, CliError> {
-        let mut all = self.given()?;
+    pub fn all(&self, project: &Project, aws: &AwsArgs, out: &Output) -> Result<Vec<Box<dyn Recipient>>, CliError> {
+        let mut all = self.given(aws, out)?;
         if !all.is_empty() {
             return Ok(all);
         }
         for line in &project.recipients {
-            all.push(Box::new(decode_recipient(line).map_err(|e| CliError::from(e).about(project.path().display()))?));
+            let named = Named::parse(line).map_err(|e| e.about(project.path().display()))?;
+            all.push(named.recipient(aws, out)?);
         }
         if let Some(path) = &project.recipients_file {
-            all.extend(boxed(recipients_in(&project.resolve(path))?));
+            all.extend(boxed(&recipients_in(&project.resolve(path))?, aws, out)?);
         }
         if !all.is_empty() {
             out.note(&format!("sealing for {} of {}", count(all.len(), "recipient"), project.path().display()));
@@ -193,13 +197,15 @@ pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-fn boxed(recipients: Vec<XWingRecipient>) -> Vec<Box<dyn Recipient>> {
-    recipients.into_iter().map(|r| Box::new(r) as Box<dyn Recipient>).collect()
+fn boxed(named: &[Named], aws: &AwsArgs, out: &Output) -> Result<Vec<Box<dyn Recipient>>, CliError> {
+    named.iter().map(|n| n.recipient(aws, out)).collect()
 }
 
-fn recipients_in(path: &Path) -> Result<Vec<XWingRecipient>, CliError> {
+fn recipients_in(path: &Path) -> Result<Vec<Named>, CliError> {
     let text = read_public_file(path)?;
-    let recipients = parse_recipients(&text).map_err(|e| CliError::from(e).about(path.display()))?;
+    let about = |e: CliError| e.about(path.display());
+    let recipients = lines(&text).map_err(|e| about(e.into()))?.map(Named::parse).collect::<Result<Vec<_>, _>>();
+    let recipients = recipients.map_err(about)?;
     if recipients.is_empty() {
         return Err(CliError::failed(format!("{}: no recipients in it", path.display())));
     }
@@ -257,23 +263,39 @@ impl IdentityArgs {
 
     fn paths(&self) -> Vec<PathBuf> {
         if self.is_given() {
-            return self.identities.clone();
+            let files = self.identities.iter().filter_map(|s| match s {
+                Source::File(path) => Some(path.clone()),
+                Source::Kms(_) => None,
+            });
+            return files.collect();
         }
         default_identity().into_iter().filter(|p| p.exists()).collect()
     }
 
-    /// Opens a header with what was given, or the user's key, or a passphrase asked for.
-    pub fn unlock(&self, header: &Header) -> Result<AuthenticatedHeader, CliError> {
+    /// AWS KMS, as often as it was named.
+    fn kms(&self, header: &Header, aws: &AwsArgs, out: &Output) -> Result<Vec<Kms>, CliError> {
+        let named = self.identities.iter().filter_map(|s| match s {
+            Source::File(_) => None,
+            Source::Kms(only) => Some(only.as_ref()),
+        });
+        named.map(|only| Kms::connect(only, header, aws, out)).collect()
+    }
+
+    /// Opens a header with what was given (what needs no network first), or the user's key, or a passphrase asked for.
+    pub fn unlock(&self, header: &Header, aws: &AwsArgs, out: &Output) -> Result<AuthenticatedHeader, CliError> {
         let by_passphrase = header.stanzas().any(|s| s.kind == section::ARGON2ID);
         let mut identities = self.load()?;
         if identities.is_empty() && by_passphrase {
             identities.extend(self.passphrase.get("passphrase", false)?.map(|p| Box::new(p) as Box<dyn Identity>));
         }
-        let unlock = |ids: &[Box<dyn Identity>]| header.unlock(&ids.iter().map(AsRef::as_ref).collect::<Vec<_>>());
-        match unlock(&identities) {
+        let kms = self.kms(header, aws, out)?;
+        let local = identities.iter().map(AsRef::as_ref);
+        let all: Vec<&dyn Identity> = local.chain(kms.iter().map(|k| k as &dyn Identity)).collect();
+        match header.unlock(&all) {
             Err(e) if e.rule() == Some(Rule(18)) && by_passphrase && !self.is_given() && stdin().is_terminal() => {
-                Ok(unlock(&[Box::new(ask("passphrase", false)?)])?)
+                Ok(header.unlock(&[&ask("passphrase", false)?])?)
             }
+            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, &kms, out)),
             result => Ok(result?),
         }
     }

@@ -1,10 +1,12 @@
 //! `mvault`: the command line. One verb a file; this one maps errors to exit codes.
 
+mod aws;
 mod commands;
 mod config;
 mod error;
 mod files;
 mod keys;
+mod kms;
 mod output;
 mod process;
 mod sources;

@@ -62,13 +62,19 @@ impl Output {
     /// Why it failed, and the next step.
     pub fn failure(&mut self, error: &CliError) {
         if self.json && !error.is_reported() {
-            let json = serde_json::json!({
+            let mut json = serde_json::json!({
                 "ok": false,
                 "error": error.message(),
                 "hint": error.next_step(),
                 "rule": error.rule(),
                 "exit": error.exit_code(),
             });
+            if let (Some(json), Some(store)) = (json.as_object_mut(), error.store()) {
+                json.insert("operation".into(), store.operation.into());
+                json.extend(store.status.map(|s| ("status".into(), s.into())));
+                json.extend(store.code.clone().map(|c| ("code".into(), c.into())));
+                json.extend(store.request_id.clone().map(|id| ("request_id".into(), id.into())));
+            }
             let _ = self.bytes(format!("{json:#}\n").as_bytes());
         }
         eprintln!("mvault: error: {}", error.message());

@@ -39,6 +39,8 @@ pub mod section {
     pub const ARGON2ID: u16 = 0x0001;
     /// X-Wing key file stanza.
     pub const XWING: u16 = 0x0002;
+    /// AWS KMS stanza.
+    pub const AWS_KMS: u16 = 0x0003;
     /// Last number of a stanza.
     pub const LAST_STANZA: u16 = 0x00FF;
     /// Sealed about block.
@@ -277,6 +279,11 @@ impl AuthenticatedHeader {
         self.stanza
     }
 
+    /// What the artifact is sealed under, to go on with an interrupted push (FORMAT.md section 12).
+    pub fn seal_key(&self) -> crate::seal::SealKey {
+        crate::seal::SealKey::of(self.dek.duplicate(), self.header.prelude.salt)
+    }
+
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.schedule
     }
@@ -308,6 +315,7 @@ pub fn stanza_name(kind: u16) -> String {
     match kind {
         section::ARGON2ID => "argon2id".into(),
         section::XWING => "x-wing".into(),
+        section::AWS_KMS => "aws-kms".into(),
         other => format!("unknown type {other:#06x}"),
     }
 }
@@ -351,6 +359,7 @@ fn check_known(section: &Section) -> Result<()> {
     let fits = match section.kind & !section::CRITICAL {
         section::ARGON2ID => len == argon2id::BODY_LEN,
         section::XWING => len == xwing::BODY_LEN,
+        section::AWS_KMS => true, // one of another form is passed over: [F-40]
         section::ABOUT => (304..=4144).contains(&len) && (len - 48).is_multiple_of(256),
         section::SIGNATURE => len == crate::signature::BODY_LEN,
         _ => {

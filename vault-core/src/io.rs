@@ -9,7 +9,32 @@ use std::os::unix::fs::FileExt;
 pub trait ReadAt: Sync {
     /// Fills `buf` from `offset`; `UnexpectedEof` if there is less.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Calls `take` with the `len` bytes from `offset` on, front to back, in pieces of any length. A store makes one
+    /// request of it. `take` must not read from `self`.
+    fn read_run(&self, offset: u64, len: u64, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut buffer = vec![0; usize::try_from(len).unwrap_or(RUN).min(RUN)];
+        let mut done = 0;
+        while done < len {
+            let n = usize::try_from(len - done).unwrap_or(RUN).min(RUN);
+            let Some(space) = buffer.get_mut(..n) else { break };
+            self.read_exact_at(space, offset + done)?;
+            take(space)?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+
+    /// What was read at `offset` did not verify. True if reading it again may give other bytes: what came over a
+    /// network is then fetched anew, once for every call.
+    fn forget(&self, offset: u64, len: u64) -> bool {
+        let _ = (offset, len);
+        false
+    }
 }
+
+/// Bytes read at a time in a run.
+const RUN: usize = 64 * 1024;
 
 /// Bytes that can be written at any offset, from several threads.
 pub trait WriteAt: Sync {
@@ -63,6 +88,9 @@ pub enum Input<'a> {
 pub enum Output<'a> {
     /// Any offset, in any order.
     At(&'a dyn WriteAt),
+    /// The payload alone, at offsets from its start; the header is in what [`crate::seal::seal`] returns. For stores,
+    /// where the two are separate objects.
+    Payload(&'a dyn WriteAt),
     /// Front to back.
     Stream(&'a mut (dyn io::Write + Send)),
 }

@@ -36,6 +36,13 @@ impl Dek {
         self.0.expose()
     }
 
+    /// A second copy in locked memory of its own.
+    pub(crate) fn duplicate(&self) -> Self {
+        let mut copy = Secret::zeroed(DEK_LEN);
+        copy.expose_mut().copy_from_slice(self.0.expose());
+        Self(copy)
+    }
+
     /// The schedule of a new artifact, whose header this DEK's owner is about to write.
     pub(crate) fn schedule(&self, salt: &[u8; 32], chunk_size: u32) -> Schedule {
         Schedule::new(self, salt, chunk_size)

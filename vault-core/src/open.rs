@@ -8,7 +8,7 @@ mod judge;
 mod range;
 mod source;
 
-pub use range::RangeReader;
+pub use range::{PartReader, Place, RangeReader};
 
 use crate::aead::Engine;
 use crate::chunk::ChunkCipher;
@@ -28,6 +28,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct OpenOptions<'a> {
     /// If any are given, the artifact must be signed by one of them.
     pub signers: &'a [PublisherPublicKey],
+    /// If given, the payload must have this digest (FORMAT.md 4.4), signed or not.
+    pub payload_digest: Option<[u8; 32]>,
     /// The bulk engine.
     pub engine: Engine,
     /// Worker threads.
@@ -38,7 +40,7 @@ pub struct OpenOptions<'a> {
 
 impl Default for OpenOptions<'_> {
     fn default() -> Self {
-        Self { signers: &[], engine: Engine::fastest(), threads: 1, progress: &|_| {} }
+        Self { signers: &[], payload_digest: None, engine: Engine::fastest(), threads: 1, progress: &|_| {} }
     }
 }
 
@@ -138,7 +140,7 @@ pub fn open(
         source,
         header,
         options,
-        leaves: signature.is_some(),
+        leaves: signature.is_some() || options.payload_digest.is_some(),
         payload: Mutex::new(PayloadHasher::new()),
         judge: Mutex::new(Judge::new(&plan, ordered)?),
         plan: &plan,
@@ -148,6 +150,9 @@ pub fn open(
     let judge = opening.judge.into_inner().unwrap_or_else(PoisonError::into_inner);
     let manifest = judge.finish(|manifest| {
         check_about(header, manifest)?;
+        require(options.payload_digest.is_none_or(|d| d == payload.digest), 21, || {
+            format!("the payload's digest is {}, not the one that is demanded", crate::header::hex(&payload.digest))
+        })?;
         let Some(section) = &signature else { return Ok(()) };
         section.check_payload(&payload)?;
         section.check_identity(&prelude.salt, &manifest.name, manifest.model_version)
@@ -182,14 +187,14 @@ impl Opening<'_, '_, '_> {
         let mut batch = Batch::default();
         while !self.gate.stopped() {
             let Some((ticket, read)) = self.source.claim(&mut batch) else { return };
-            let leaves = self.leaves(&batch);
             let opened = match read {
-                Ok(()) => batch.open(&mut cipher, self.chunking),
+                Ok(()) => self.open_batch(&mut batch, &mut cipher),
                 Err(e) => {
                     batch.plain.clear(); // still the batch before: verified, but of another place
                     Err(e)
                 }
             };
+            let leaves = self.leaves(&batch);
             let start = batch.first_chunk * self.chunking.plain() as u64;
             let pieces = self.plan.process(start, &batch.plain);
             let passed = self.gate.in_turn(Lane::Plain, ticket, || {
@@ -203,6 +208,17 @@ impl Opening<'_, '_, '_> {
             if passed.is_none() || batch.last {
                 return;
             }
+        }
+    }
+
+    /// Opens the batch; if a chunk does not verify and the source can fetch it anew, once more: what a network
+    /// changed on the way is not the artifact's fault.
+    fn open_batch(&self, batch: &mut Batch, cipher: &mut ChunkCipher<'_>) -> Result<()> {
+        match batch.open(cipher, self.chunking) {
+            Err(e) if e.rule() == Some(crate::error::Rule(25)) && self.source.read_again(batch)? => {
+                batch.open(cipher, self.chunking)
+            }
+            opened => opened,
         }
     }
 

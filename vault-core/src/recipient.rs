@@ -4,6 +4,7 @@
 //! traits in their own crates.
 
 pub mod argon2id;
+pub mod aws_kms;
 pub mod keyfile;
 pub mod xwing;
 

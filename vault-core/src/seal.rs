@@ -62,6 +62,8 @@ pub struct SealOptions<'a> {
     pub header_len: u32,
     /// Also record the SHA-256 of each entry.
     pub sha256: bool,
+    /// Also compute the payload digest; a signature has it in any case.
+    pub payload_digest: bool,
     /// Seal pickles that are dangerous or could not be scanned.
     pub dangerous_allow_unsafe_pickle: bool,
     /// Seal safetensors, GGUF and ONNX files whose structure is broken.
@@ -91,6 +93,7 @@ impl SealOptions<'_> {
             chunk_size: DEFAULT_CHUNK_SIZE,
             header_len: DEFAULT_HEADER_LEN,
             sha256: false,
+            payload_digest: false,
             dangerous_allow_unsafe_pickle: false,
             dangerous_allow_malformed: false,
             sign: None,
@@ -98,6 +101,10 @@ impl SealOptions<'_> {
             threads: 1,
             progress: &|_| {},
         }
+    }
+
+    fn wants_leaves(&self) -> bool {
+        self.sign.is_some() || self.payload_digest
     }
 
     fn check(&self, recipients: usize, stream_out: bool) -> Result<()> {
@@ -126,11 +133,67 @@ pub struct Sealed {
     pub manifest: Manifest,
     /// Payload length in bytes.
     pub payload_len: u64,
+    /// Payload digest (FORMAT.md 4.4), if a signature or the options asked for it.
+    pub payload_digest: Option<[u8; 32]>,
+}
+
+/// What one artifact is sealed under: its DEK and its salt. Made anew for every artifact by [`seal`]; held only by
+/// who may have to go on with an interrupted push.
+pub struct SealKey {
+    dek: Dek,
+    salt: [u8; 32],
+}
+
+impl SealKey {
+    /// A fresh DEK and salt.
+    pub fn random(rng: &mut dyn CryptoRng) -> Self {
+        let dek = Dek::random(rng);
+        let mut salt = [0; 32];
+        rng.fill_bytes(&mut salt);
+        Self { dek, salt }
+    }
+
+    /// Those of a header that was unlocked.
+    pub(crate) fn of(dek: Dek, salt: [u8; 32]) -> Self {
+        Self { dek, salt }
+    }
+
+    /// The artifact's salt, also its id.
+    pub fn salt(&self) -> &[u8; 32] {
+        &self.salt
+    }
+
+    /// A header without about block and signature from which these recipients get the key back, for the record of a
+    /// push (FORMAT.md section 12). It is not published.
+    pub fn header_for(
+        &self,
+        recipients: &[&dyn Recipient],
+        chunk_size: u32,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Header> {
+        let wrapped = recipients.iter().map(|r| r.wrap_dek(&self.salt, &self.dek, rng));
+        let sections = wrapped.collect::<Result<Vec<_>>>()?;
+        Header::compose(&self.dek, self.salt, chunk_size, &sections, crate::header::HEADER_STEP)
+    }
 }
 
 /// Seals `entries` (sorted here) to `recipients`. On an error the output is not an artifact; the caller
 /// removes it.
 pub fn seal(
+    entries: Vec<SourceEntry<'_>>,
+    recipients: &[&dyn Recipient],
+    options: &SealOptions<'_>,
+    rng: &mut dyn CryptoRng,
+    output: Output<'_>,
+) -> Result<Sealed> {
+    dangerous_seal_under(&SealKey::random(rng), entries, recipients, options, rng, output)
+}
+
+/// Seals under a key that may have sealed something before: the caller answers for it that of two results that differ
+/// in a chunk, only one ever leaves this process (FORMAT.md [F-45]). The payload depends on key, entries and options
+/// alone, so that the same source gives the same bytes again.
+pub fn dangerous_seal_under(
+    key: &SealKey,
     mut entries: Vec<SourceEntry<'_>>,
     recipients: &[&dyn Recipient],
     options: &SealOptions<'_>,
@@ -140,13 +203,12 @@ pub fn seal(
     options.check(recipients.len(), matches!(output, Output::Stream(_)))?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let table = table_of(&entries, options.sha256)?;
-    let dek = Dek::random(rng);
-    let mut salt = [0; 32];
-    rng.fill_bytes(&mut salt);
+    let SealKey { dek, salt } = key;
+    let salt = *salt;
     let schedule = dek.schedule(&salt, options.chunk_size);
     let mut sections = Vec::with_capacity(recipients.len() + 2);
     for recipient in recipients {
-        sections.push(recipient.wrap_dek(&salt, &dek, rng)?);
+        sections.push(recipient.wrap_dek(&salt, dek, rng)?);
     }
     let about = About {
         name: options.name.clone(),
@@ -155,12 +217,12 @@ pub fn seal(
         labels: options.labels.clone(),
     };
     sections.push(about.seal(&schedule, &salt, rng)?);
-    let mut header = Header::compose(&dek, salt, options.chunk_size, &sections, options.header_len)?;
+    let mut header = Header::compose(dek, salt, options.chunk_size, &sections, options.header_len)?;
     // With a signature to come, a header with one of no payload tells how long it will be.
     if let Some(key) = options.sign {
         let empty = PayloadDigest { len: 0, digest: [0; 32] };
         let with = [&sections[..], &[key.sign(header.prelude(), [0; 32], &empty)]].concat();
-        header = Header::compose(&dek, salt, options.chunk_size, &with, options.header_len)?;
+        header = Header::compose(dek, salt, options.chunk_size, &with, options.header_len)?;
     }
     let header_len = header.prelude().header_len;
     let sink = Sink::new(output, u64::from(header_len));
@@ -179,11 +241,12 @@ pub fn seal(
     if let Some(key) = options.sign {
         let identity = identity_commitment(&salt, &manifest.name, manifest.model_version);
         sections.push(key.sign(header.prelude(), identity, &payload));
-        header = Header::compose(&dek, salt, options.chunk_size, &sections, header_len)?;
+        header = Header::compose(dek, salt, options.chunk_size, &sections, header_len)?;
         sink.begin(&header)?;
     }
     sink.flush()?;
-    Ok(Sealed { header, manifest, payload_len: payload.len })
+    let payload_digest = options.wants_leaves().then_some(payload.digest);
+    Ok(Sealed { header, manifest, payload_len: payload.len, payload_digest })
 }
 
 fn table_of(entries: &[SourceEntry<'_>], sha256: bool) -> Result<Table> {
@@ -235,7 +298,7 @@ impl<'o> Sealing<'_, '_, 'o> {
         }
     }
 
-    /// Seals full chunks (and a short last one) into `sealed`; their leaves if there is a signature to make.
+    /// Seals full chunks (and a short last one) into `sealed`; their leaves if somebody asks for them.
     fn seal_chunks(
         &self,
         cipher: &mut ChunkCipher<'_>,
@@ -247,7 +310,7 @@ impl<'o> Sealing<'_, '_, 'o> {
         for (i, chunk) in (first..).zip(plain.chunks(self.source.chunking().plain())) {
             let start = sealed.len();
             cipher.seal(i, chunk, sealed);
-            if self.options.sign.is_some() {
+            if self.options.wants_leaves() {
                 let chunk = sealed.get(start..).unwrap_or_default();
                 leaves.push((blake3::hash(chunk).into(), chunk.len()));
             }
@@ -313,7 +376,7 @@ impl<'o> Sealing<'_, '_, 'o> {
             let start = sealed.len();
             cipher.seal(chunks - 1, b"", &mut sealed);
             let last = sealed.get(start..).unwrap_or_default();
-            if self.options.sign.is_some() {
+            if self.options.wants_leaves() {
                 leaves.push((blake3::hash(last).into(), last.len()));
             }
         }
@@ -329,19 +392,22 @@ impl<'o> Sealing<'_, '_, 'o> {
 struct Sink<'a> {
     output: Mutex<Option<&'a mut (dyn std::io::Write + Send)>>,
     at: Option<&'a dyn crate::io::WriteAt>,
-    header_len: u64,
+    /// Where the payload starts; `None` where the header is not written.
+    header_len: Option<u64>,
 }
 
 impl<'a> Sink<'a> {
     fn new(output: Output<'a>, header_len: u64) -> Self {
         match output {
-            Output::At(at) => Self { output: Mutex::new(None), at: Some(at), header_len },
-            Output::Stream(stream) => Self { output: Mutex::new(Some(stream)), at: None, header_len },
+            Output::At(at) => Self { output: Mutex::new(None), at: Some(at), header_len: Some(header_len) },
+            Output::Payload(at) => Self { output: Mutex::new(None), at: Some(at), header_len: None },
+            Output::Stream(stream) => Self { output: Mutex::new(Some(stream)), at: None, header_len: Some(header_len) },
         }
     }
 
     fn begin(&self, header: &Header) -> Result<()> {
         match self.at {
+            _ if self.header_len.is_none() => Ok(()),
             Some(at) => at.write_all_at(header.bytes(), 0).map_err(Error::io("write the header")),
             None => self.write_in_order(header.bytes()),
         }
@@ -349,7 +415,7 @@ impl<'a> Sink<'a> {
 
     fn write_parallel(&self, sealed: &[u8], offset: u64) -> Result<()> {
         let Some(at) = self.at else { return Ok(()) };
-        at.write_all_at(sealed, self.header_len + offset).map_err(Error::io("write the artifact"))
+        at.write_all_at(sealed, self.header_len.unwrap_or_default() + offset).map_err(Error::io("write the artifact"))
     }
 
     fn write_in_order(&self, sealed: &[u8]) -> Result<()> {

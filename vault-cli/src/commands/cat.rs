@@ -2,6 +2,7 @@
 
 use super::artifact::Artifact;
 use super::select::Select;
+use crate::aws::AwsArgs;
 use crate::config::Project;
 use crate::error::CliError;
 use crate::keys::{IdentityArgs, SignerArgs};
@@ -46,13 +47,15 @@ pub struct Args {
     identity: IdentityArgs,
     #[command(flatten)]
     signers: SignerArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let signers = args.signers.load(&Project::find()?)?;
     let mut artifact = Artifact::open(&args.file)?;
     let named = |e: CliError| e.about(args.file.display());
-    let header = args.identity.unlock(&artifact.header).map_err(named)?;
+    let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(named)?;
     if !signers.is_empty() && artifact.len().is_none() {
         return Err(CliError::usage("a part of a pipe is printed before its signature can be checked")
             .hint("save the artifact first, or use `mvault open - --signer`"));

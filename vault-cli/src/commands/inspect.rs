@@ -1,6 +1,7 @@
 //! `mvault inspect`: what an artifact says of itself, and how much of that is verified.
 
 use super::artifact::Artifact;
+use crate::aws::AwsArgs;
 use crate::error::CliError;
 use crate::keys::{IdentityArgs, count};
 use crate::output::{Output, printable, size, table};
@@ -32,13 +33,15 @@ pub struct Args {
     /// Print the recorded SHA-256 digests for `sha256sum -c`
     #[arg(long)]
     sha256sums: bool,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let artifact = Artifact::open(&args.file)?;
     let mut text = header_text(&artifact);
     let mut value = header_json(&artifact);
-    let unlocked = args.identity.is_any().then(|| args.identity.unlock(&artifact.header));
+    let unlocked = args.identity.is_any().then(|| args.identity.unlock(&artifact.header, &args.aws, out));
     let header = match unlocked {
         None => None,
         Some(Ok(header)) => Some(header),

@@ -1,6 +1,7 @@
 //! `mvault open`: verify and open; nothing has its name before everything is verified.
 
 use super::artifact::Artifact;
+use crate::aws::AwsArgs;
 use crate::config::Project;
 use crate::error::{CliError, io};
 use crate::files::{NewEntries, exists};
@@ -44,13 +45,15 @@ pub struct Args {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let project = Project::find()?;
     let signers = args.signers.load(&project)?;
     let mut artifact = Artifact::open(&args.file)?;
-    let header = args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?;
+    let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?;
     let bar = out.progress("opening", artifact.payload_len());
     let progress = |n| bar.inc(n);
     let options = OpenOptions {

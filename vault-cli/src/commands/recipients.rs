@@ -2,15 +2,16 @@
 
 use super::artifact::Artifact;
 use super::rewrite::replace;
+use crate::aws::AwsArgs;
 use crate::error::CliError;
 use crate::keys::{IdentityArgs, NewPassphraseArgs, RecipientLines, count};
 use crate::output::{Output, table};
 use rand_core::UnwrapErr;
 use serde_json::json;
 use std::path::PathBuf;
-use vault_core::header::{hex, stanza_name};
+use vault_core::header::{Section, hex, section, stanza_name};
 use vault_core::recipient::Recipient;
-use vault_core::recipient::xwing::XWingRecipient;
+use vault_core::recipient::aws_kms::Stanza;
 
 /// List, add or remove who can open a sealed model
 ///
@@ -49,6 +50,8 @@ pub struct AddArgs {
     passphrase: NewPassphraseArgs,
     #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 /// Take a recipient away
@@ -66,6 +69,8 @@ pub struct RemoveArgs {
     number: Vec<usize>,
     #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 pub fn run(command: &Command, out: &mut Output) -> Result<(), CliError> {
@@ -83,11 +88,11 @@ fn list(args: &ListArgs, out: &mut Output) -> Result<(), CliError> {
     let mut rows = vec![["number", "type", "tag", ""].map(String::from).to_vec()];
     let mut values = Vec::new();
     for (i, stanza) in artifact.header.stanzas().enumerate() {
-        let is = |r: &XWingRecipient| r.is_tagged(salt, stanza);
-        let given = named.iter().position(is).map(|n| format!("given ({})", n + 1));
-        let who = if mine.iter().any(is) { Some("you".into()) } else { given };
+        let given = named.iter().position(|r| r.is_for(salt, stanza) == Some(true));
+        let given = given.map(|n| format!("given ({})", n + 1));
+        let who = if mine.iter().any(|r| r.is_tagged(salt, stanza)) { Some("you".into()) } else { given };
         let kind = stanza_name(stanza.kind);
-        let tag = if kind == "x-wing" { hex(stanza.body.get(..8).unwrap_or_default()) } else { "-".into() };
+        let tag = tag(stanza);
         values.push(json!({ "number": i + 1, "type": kind, "tag": tag, "who": who }));
         rows.push(vec![(i + 1).to_string(), kind, tag, who.unwrap_or_default()]);
     }
@@ -95,20 +100,29 @@ fn list(args: &ListArgs, out: &mut Output) -> Result<(), CliError> {
     out.result(&json, &table(&rows))
 }
 
+/// What tells a stanza from others: its tag, or the key's ARN; unverified.
+fn tag(stanza: &Section) -> String {
+    match stanza.kind {
+        section::XWING => hex(stanza.body.get(..8).unwrap_or_default()),
+        _ => Stanza::parse(stanza).map_or_else(|| "-".into(), |kms| kms.arn.to_string()),
+    }
+}
+
 fn add(args: &AddArgs, out: &mut Output) -> Result<(), CliError> {
     let lines = args.lines.load()?;
     let passphrase = args.passphrase.get()?;
-    let mut new: Vec<&dyn Recipient> = lines.iter().map(|r| r as &dyn Recipient).collect();
-    new.extend(passphrase.as_ref().map(|p| p as &dyn Recipient));
-    if new.is_empty() {
+    if lines.is_empty() && passphrase.is_none() {
         return Err(CliError::usage("nobody to add").hint("name a recipient with -r or -R, or use --new-passphrase"));
     }
     let artifact = Artifact::open(&args.file)?;
     let salt = artifact.header.prelude().salt;
-    if lines.iter().any(|r| artifact.header.stanzas().any(|s| r.is_tagged(&salt, s))) {
+    if lines.iter().any(|r| artifact.header.stanzas().any(|s| r.is_for(&salt, s) == Some(true))) {
         return Err(CliError::failed(format!("{}: a recipient given is one already", args.file.display())));
     }
-    let header = args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?;
+    let boxed = lines.iter().map(|r| r.recipient(&args.aws, out)).collect::<Result<Vec<_>, _>>()?;
+    let mut new: Vec<&dyn Recipient> = boxed.iter().map(AsRef::as_ref).collect();
+    new.extend(passphrase.as_ref().map(|p| p as &dyn Recipient));
+    let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?;
     let changed = header.with_recipients(&|_| true, &new, &mut UnwrapErr(getrandom::SysRng))?;
     replace(&artifact, &changed)?;
     done(args.file.display(), "added", new.len(), changed.stanzas().count(), out)
@@ -131,16 +145,24 @@ fn remove(args: &RemoveArgs, out: &mut Output) -> Result<(), CliError> {
         gone.push(number - 1);
     }
     for recipient in &lines {
-        let mut found =
-            (0..stanzas.len()).filter(|i| stanzas.get(*i).is_some_and(|s| recipient.is_tagged(salt, s))).peekable();
-        if found.peek().is_none() {
+        let before = gone.len();
+        for (i, stanza) in stanzas.iter().enumerate() {
+            match recipient.is_for(salt, stanza) {
+                Some(true) => gone.push(i),
+                Some(false) => {}
+                None => {
+                    return Err(CliError::usage("an alias does not say which key it names")
+                        .hint("name the key's ARN, or its --number, as `mvault recipients list` shows them"));
+                }
+            }
+        }
+        if gone.len() == before {
             return Err(CliError::failed(format!("{}: a recipient given is not one", args.file.display())));
         }
-        gone.extend(found);
     }
     gone.sort_unstable();
     gone.dedup();
-    let header = args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?;
+    let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?;
     let changed = header.with_recipients(&|i| !gone.contains(&i), &[], &mut UnwrapErr(getrandom::SysRng))?;
     replace(&artifact, &changed)?;
     if gone.contains(&header.stanza()) {

@@ -1,5 +1,6 @@
 //! `mvault seal`: scan and seal a model in one read.
 
+use crate::aws::AwsArgs;
 use crate::config::Project;
 use crate::error::CliError;
 use crate::files::{Access, NewFile, exists};
@@ -11,6 +12,7 @@ use rand_core::UnwrapErr;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use vault_core::header::{DEFAULT_CHUNK_SIZE, DEFAULT_HEADER_LEN};
+use vault_core::manifest::Manifest;
 use vault_core::recipient::Recipient;
 use vault_core::scan::Verdict;
 use vault_core::seal::{SealOptions, Sealed, seal};
@@ -21,12 +23,12 @@ use vault_core::signature::PublisherKey;
 /// The model is read once: scanned, digested and encrypted in the same pass, on all cores, in a few
 /// megabytes of memory. Without recipients it is sealed for those of mvault.toml, or for you.
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools)] // flags
 #[command(after_help = "\
 Examples:
   mvault seal model.pkl                       model.pkl.mvault, for you
   mvault seal bert/ -r mvault-xw1-… -o b.mvault
   mvault seal model.gguf -p                   with a passphrase
+  mvault seal bert/ -r aws-kms:alias/models   for a key in AWS KMS
   mvault seal model.pt --sign sign.pem        others can check who made it
   train | mvault seal - --name m.safetensors > m.mvault")]
 pub struct Args {
@@ -46,6 +48,19 @@ pub struct Args {
     /// The model's version, a number that grows
     #[arg(long, value_name = "N", default_value_t = 1)]
     model_version: u64,
+    /// Plaintext bytes a chunk
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CHUNK_SIZE, hide_short_help = true)]
+    chunk_size: u32,
+    #[command(flatten)]
+    how: SealArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// What `seal` and `push` have in common: what is sealed, and how.
+#[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools)] // flags
+pub struct SealArgs {
     /// A label, visible to recipients only; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -57,22 +72,69 @@ pub struct Args {
     sha256: bool,
     /// Seal what symbolic links in a folder point to
     #[arg(long)]
-    follow_symlinks: bool,
+    pub follow_symlinks: bool,
     /// Seal pickles that are dangerous or cannot be scanned
     #[arg(long)]
     dangerous_allow_unsafe_pickle: bool,
     /// Seal safetensors, GGUF and ONNX files with a broken structure
     #[arg(long)]
     dangerous_allow_malformed: bool,
-    /// Plaintext bytes a chunk
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CHUNK_SIZE, hide_short_help = true)]
-    chunk_size: u32,
     /// Bytes to set aside for the header, for more recipients later
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_HEADER_LEN, hide_short_help = true)]
     header_size: u32,
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
+}
+
+impl SealArgs {
+    /// The publisher's key.
+    pub fn signing_key(&self) -> Result<Option<PublisherKey>, CliError> {
+        self.sign.as_deref().map(load_signing_key).transpose()
+    }
+
+    /// Options for a model of this name, version 1.
+    pub fn options<'a>(
+        &self,
+        name: String,
+        project: &Project,
+        model: &Model,
+        key: Option<&'a PublisherKey>,
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> SealOptions<'a> {
+        let mut options = SealOptions::new(name);
+        options.folder = model.folder;
+        options.kind = if model.folder { "folder".into() } else { "file".into() };
+        self.labels.iter().for_each(|(k, v)| options.labels.insert(k.clone(), v.clone()));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        options.sealed_at = now.ok().map(|d| d.as_secs());
+        options.header_len = self.header_size;
+        options.sha256 = self.sha256 || project.sha256;
+        options.dangerous_allow_unsafe_pickle = self.dangerous_allow_unsafe_pickle;
+        options.dangerous_allow_malformed = self.dangerous_allow_malformed;
+        options.sign = key;
+        options.threads = threads(self.threads);
+        options.progress = progress;
+        options
+    }
+}
+
+/// Says so where sealing will be slow.
+pub fn warn_without_aes(out: &Output) {
+    if !vault_core::aead::Engine::hardware_aes() {
+        out.warning("this CPU has no AES instructions: sealing is about ten times slower");
+    }
+}
+
+/// Says which entries were sealed although the scan forbids it.
+pub fn warn_of_verdicts(manifest: &Manifest, out: &Output) {
+    for entry in &manifest.entries {
+        let verdict = entry.scan.verdict();
+        if !matches!(verdict, Some(Verdict::Safe | Verdict::NotAPickle)) {
+            let verdict = verdict.map_or("unknown", Verdict::as_str);
+            out.warning(&format!("{}: sealed although {verdict}", printable(&entry.path)));
+        }
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -86,19 +148,20 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     if let Some(path) = target.as_deref().filter(|p| !args.force && p.symlink_metadata().is_ok()) {
         return Err(exists(path));
     }
-    let mut model = Model::open(&args.path, args.follow_symlinks)?;
-    let recipients = args.recipients.all(&project, out)?;
+    let mut model = Model::open(&args.path, args.how.follow_symlinks)?;
+    let recipients = args.recipients.all(&project, &args.aws, out)?;
     let recipients: Vec<&dyn Recipient> = recipients.iter().map(AsRef::as_ref).collect();
-    let key = args.sign.as_deref().map(load_signing_key).transpose()?;
+    let key = args.how.signing_key()?;
     if let Some(name) = &args.name {
         model.rename(name);
     }
     let bar = out.progress("sealing", model.size);
     let progress = |n| bar.inc(n);
-    let options = options(args, &project, &model, key.as_ref(), &progress);
-    if !vault_core::aead::Engine::hardware_aes() {
-        out.warning("this CPU has no AES instructions: sealing is about ten times slower");
-    }
+    let name = args.name.clone().unwrap_or_else(|| model.name.clone());
+    let mut options = args.how.options(name, &project, &model, key.as_ref(), &progress);
+    options.model_version = args.model_version;
+    options.chunk_size = args.chunk_size;
+    warn_without_aes(out);
     let sealed = if let Some(path) = &target {
         let file = NewFile::create(path, Access::Public, args.force)?;
         let sealed = seal_to(&mut model, &recipients, &options, vault_core::io::Output::At(file.file()))?;
@@ -140,32 +203,6 @@ fn target(args: &Args) -> Result<Option<PathBuf>, CliError> {
     Ok(None)
 }
 
-fn options<'a>(
-    args: &Args,
-    project: &Project,
-    model: &Model,
-    key: Option<&'a PublisherKey>,
-    progress: &'a (dyn Fn(u64) + Sync),
-) -> SealOptions<'a> {
-    let name = args.name.clone().unwrap_or_else(|| model.name.clone());
-    let mut options = SealOptions::new(name);
-    options.model_version = args.model_version;
-    options.folder = model.folder;
-    options.kind = if model.folder { "folder".into() } else { "file".into() };
-    args.labels.iter().for_each(|(k, v)| options.labels.insert(k.clone(), v.clone()));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    options.sealed_at = now.ok().map(|d| d.as_secs());
-    options.chunk_size = args.chunk_size;
-    options.header_len = args.header_size;
-    options.sha256 = args.sha256 || project.sha256;
-    options.dangerous_allow_unsafe_pickle = args.dangerous_allow_unsafe_pickle;
-    options.dangerous_allow_malformed = args.dangerous_allow_malformed;
-    options.sign = key;
-    options.threads = threads(args.threads);
-    options.progress = progress;
-    options
-}
-
 fn seal_to(
     model: &mut Model,
     recipients: &[&dyn Recipient],
@@ -177,13 +214,7 @@ fn seal_to(
 
 fn report(sealed: &Sealed, target: Option<&Path>, recipients: usize, out: &mut Output) -> Result<(), CliError> {
     let manifest = &sealed.manifest;
-    for entry in &manifest.entries {
-        let verdict = entry.scan.verdict();
-        if !matches!(verdict, Some(Verdict::Safe | Verdict::NotAPickle)) {
-            let verdict = verdict.map_or("unknown", Verdict::as_str);
-            out.warning(&format!("{}: sealed although {verdict}", printable(&entry.path)));
-        }
-    }
+    warn_of_verdicts(manifest, out);
     let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
     let text = format!(
         "{}: {} version {}, {} in {}, for {}{}",

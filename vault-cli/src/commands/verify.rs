@@ -1,6 +1,7 @@
 //! `mvault verify`: the whole artifact, without writing plaintext; or only its signature, without any key.
 
 use super::artifact::Artifact;
+use crate::aws::AwsArgs;
 use crate::config::Project;
 use crate::error::CliError;
 use crate::keys::{IdentityArgs, SignerArgs, count};
@@ -36,6 +37,8 @@ pub struct Args {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
@@ -47,7 +50,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let header = if signature_only {
         None
     } else {
-        Some(args.identity.unlock(&artifact.header).map_err(|e| e.about(args.file.display()))?)
+        Some(args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?)
     };
     let bar = out.progress("checking", artifact.payload_len());
     let progress = |n| bar.inc(n);

@@ -130,6 +130,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Fetches a batch that did not verify once more; false if the source has nothing else to give.
+    pub(super) fn read_again(&self, batch: &mut Batch) -> Result<bool> {
+        let Kind::At { file, offset, .. } = &self.kind else { return Ok(false) };
+        let start = offset + self.chunking.sealed_offset(batch.first_chunk);
+        if !file.forget(start, batch.sealed.len() as u64) {
+            return Ok(false);
+        }
+        file.read_exact_at(&mut batch.sealed, start).map_err(Error::io("read the artifact"))?;
+        Ok(true)
+    }
+
     fn read_stream(&self, stream: &mut Stream<'_>, batch: &mut Batch) -> Result<()> {
         let full = usize::try_from(self.per_batch).unwrap_or(1) * self.chunking.sealed();
         batch.sealed.resize(full, 0);

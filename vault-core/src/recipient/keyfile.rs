@@ -74,12 +74,8 @@ pub fn parse_identities(text: &[u8]) -> Result<Vec<KeyLine>> {
         .collect()
 }
 
-/// All recipients of a recipients file.
-pub fn parse_recipients(text: &[u8]) -> Result<Vec<XWingRecipient>> {
-    lines(text)?.map(decode_recipient).collect()
-}
-
-fn lines(text: &[u8]) -> Result<impl Iterator<Item = &str>> {
+/// The lines of a key file or a recipients file that say something.
+pub fn lines(text: &[u8]) -> Result<impl Iterator<Item = &str>> {
     let text = std::str::from_utf8(text).map_err(|_| Error::Usage("not a key file: not text".into()))?;
     Ok(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')))
 }

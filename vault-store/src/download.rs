@@ -1,0 +1,226 @@
+//! The receiving half of the transfer engine: a payload as [`ReadAt`], fetched ahead in several ranges at once while
+//! vault-core reads it front to back. Blocks that were read are let go; what is asked for out of order is fetched by
+//! itself. Everything here is ciphertext.
+
+use crate::error::{Result, StoreError};
+use crate::spool::Spool;
+use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use vault_core::io::ReadAt;
+
+/// Bytes of a range.
+pub const BLOCK: u64 = 8 << 20;
+/// Ranges under way at once.
+const AT_ONCE: usize = 8;
+/// Bytes that workers may be behind the foremost one.
+const BEHIND: u64 = 256 * 1024;
+
+/// A payload that is being fetched.
+pub struct Download<'a> {
+    store: &'a dyn Store,
+    key: &'a str,
+    size: u64,
+    /// Blocks that are kept behind the foremost reader.
+    behind: u64,
+    spool: Option<&'a Spool>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Blocks before this one were asked for.
+    asked: u64,
+    /// The foremost block that was read.
+    front: u64,
+    coming: BTreeSet<u64>,
+    here: BTreeMap<u64, Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+    failure: Option<StoreError>,
+    closed: bool,
+    fetched: u64,
+    reused: u64,
+}
+
+/// Where a run of bytes is.
+enum Found {
+    Copied,
+    Elsewhere,
+}
+
+impl<'a> Download<'a> {
+    /// The payload of `size` bytes under `key`, to be read by `readers` threads.
+    pub fn new(store: &'a dyn Store, key: &'a str, size: u64, readers: usize, spool: Option<&'a Spool>) -> Self {
+        let behind = 1 + (readers as u64 * BEHIND).div_ceil(BLOCK);
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self { store, key, size, behind, spool, state, changed }
+    }
+
+    /// Runs `read`, which reads the payload, while ranges are fetched ahead of it.
+    pub fn run<T>(&self, read: impl FnOnce(&dyn ReadAt) -> T) -> T {
+        struct Close<'d, 's>(&'d Download<'s>);
+        impl Drop for Close<'_, '_> {
+            fn drop(&mut self) {
+                self.0.lock().closed = true;
+                self.0.changed.notify_all();
+            }
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE.min(usize::try_from(self.blocks()).unwrap_or(AT_ONCE)) {
+                scope.spawn(|| self.fetcher());
+            }
+            let _close = Close(self);
+            read(self)
+        })
+    }
+
+    /// Bytes that came from the store, and bytes that an interrupted pull had left here.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.fetched, state.reused)
+    }
+
+    fn blocks(&self) -> u64 {
+        self.size.div_ceil(BLOCK)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches block after block, as far ahead as memory allows.
+    fn fetcher(&self) {
+        loop {
+            let mut state = self.lock();
+            let block = loop {
+                if state.closed || state.failure.is_some() || state.asked >= self.blocks() {
+                    return;
+                }
+                if state.asked < state.front + 1 + AT_ONCE as u64 {
+                    break state.asked;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+            state.asked += 1;
+            state.coming.insert(block);
+            let mut buffer = state.spare.pop().unwrap_or_default();
+            drop(state);
+            let fetched = self.block(block, &mut buffer);
+            let mut state = self.lock();
+            state.coming.remove(&block);
+            match fetched {
+                Ok(_) if state.front > block + self.behind => state.spare.push(buffer),
+                Ok(reused) => {
+                    *(if reused { &mut state.reused } else { &mut state.fetched }) += buffer.len() as u64;
+                    state.here.insert(block, buffer);
+                }
+                Err(e) => {
+                    state.failure.get_or_insert(e);
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// One block, from the spool of an interrupted pull or from the store; true if from the spool.
+    fn block(&self, block: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+        let start = block * BLOCK;
+        let len = usize::try_from(BLOCK.min(self.size - start)).unwrap_or_default();
+        buffer.resize(len, 0);
+        if self.spool.is_some_and(|s| s.read(block, buffer)) {
+            return Ok(true);
+        }
+        self.fetch(buffer, start)?;
+        if let Some(spool) = self.spool {
+            spool.keep(block, buffer)?;
+        }
+        Ok(false)
+    }
+
+    fn fetch(&self, buffer: &mut [u8], start: u64) -> Result<()> {
+        let mut at = 0;
+        let len = buffer.len();
+        self.store.fetch(self.key, start..start + len as u64, &mut |data| {
+            if let Some(space) = buffer.get_mut(at..at + data.len()) {
+                space.copy_from_slice(data);
+            }
+            at += data.len();
+            Ok(())
+        })?;
+        if at == len {
+            return Ok(());
+        }
+        let message = format!("the payload is shorter than it was: {} bytes at {start}, expected {len}", at);
+        Err(StoreError::new("GetObject", self.store.place(self.key), crate::Cause::Malformed, message))
+    }
+
+    /// Copies from blocks in memory, waiting for those that are on their way.
+    fn copy(&self, block: u64, at: usize, into: &mut [u8]) -> Result<Found> {
+        let mut state = self.lock();
+        loop {
+            if let Some(data) = state.here.get(&block) {
+                let Some(data) = data.get(at..at + into.len()) else { return Ok(Found::Elsewhere) };
+                into.copy_from_slice(data);
+                self.advance(&mut state, block);
+                return Ok(Found::Copied);
+            }
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            let expected = state.coming.contains(&block) || (block >= state.asked && block <= state.front + 1);
+            if !expected || state.closed {
+                return Ok(Found::Elsewhere);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Someone reads in `block`: blocks far behind it are let go.
+    fn advance(&self, state: &mut State, block: u64) {
+        if block <= state.front {
+            return;
+        }
+        state.front = block;
+        let keep = block.saturating_sub(self.behind);
+        while let Some(entry) = state.here.first_entry().filter(|e| *e.key() < keep) {
+            let buffer = entry.remove();
+            state.spare.push(buffer);
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl ReadAt for Download<'_> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let (block, inside) = (at / BLOCK, usize::try_from(at % BLOCK).unwrap_or_default());
+            let room = usize::try_from(BLOCK).unwrap_or(usize::MAX) - inside;
+            let end = (done + room).min(buf.len());
+            let Some(into) = buf.get_mut(done..end) else { break };
+            if matches!(self.copy(block, inside, into)?, Found::Elsewhere) {
+                self.fetch(into, at)?;
+            }
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// The blocks it was in are dropped, here and in the spool; the next read asks the store.
+    fn forget(&self, offset: u64, len: u64) -> bool {
+        let mut state = self.lock();
+        for block in offset / BLOCK..=(offset + len.max(1) - 1) / BLOCK {
+            state.here.remove(&block);
+            if let Some(spool) = self.spool {
+                spool.forget(block);
+            }
+        }
+        self.store.is_remote() || self.spool.is_some()
+    }
+}

@@ -1,0 +1,177 @@
+//! What an interrupted pull leaves for the next one: ciphertext only, in a file of the payload's size with holes, and
+//! beside it a journal of the blocks that are in it with their digests. Nothing in either is trusted: a block whose
+//! digest is not the journal's counts as missing, and vault-core verifies every chunk as if it came from the store.
+//!
+//! A pull that only passes through begins to keep blocks after a while ([`Spool::passing`]): what is fetched in a few
+//! seconds is not worth a second write. `pull --sealed` keeps every block, since the file is what was asked for.
+
+use crate::download::BLOCK;
+use crate::error::{Result, StoreError};
+use rustix::fs::{FlockOperation, flock};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A partly filled payload on disk.
+pub struct Spool {
+    path: PathBuf,
+    /// Where the payload starts in the file.
+    offset: u64,
+    /// Keep blocks from then on.
+    from: Instant,
+    /// The file is what was asked for: not being able to write it is an error.
+    wanted: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: Option<(File, File)>,
+    blocks: HashMap<u64, blake3::Hash>,
+    /// The disk is full, or it cannot be written: the pull goes on without it.
+    broken: bool,
+}
+
+impl Spool {
+    /// For a pull of which nothing has to stay: keeps blocks `after` this time. The payload has the offset `offset` in
+    /// the file at `path`; what is there from before is used.
+    pub fn passing(path: &Path, offset: u64, after: Duration) -> Result<Self> {
+        let spool =
+            Self { path: path.into(), offset, from: Instant::now() + after, wanted: false, state: Mutex::default() };
+        if path.exists() {
+            spool.open(&mut spool.lock())?;
+        }
+        Ok(spool)
+    }
+
+    /// For a pull whose result the file is.
+    pub fn keeping(path: &Path, offset: u64) -> Result<Self> {
+        let spool = Self { path: path.into(), offset, from: Instant::now(), wanted: true, state: Mutex::default() };
+        spool.open(&mut spool.lock())?;
+        Ok(spool)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn journal(&self) -> PathBuf {
+        let mut name = self.path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+        name.push(".blocks");
+        self.path.with_file_name(name)
+    }
+
+    /// Opens or makes both files; another pull that has them goes first.
+    fn open(&self, state: &mut State) -> Result<()> {
+        let place = self.path.display().to_string();
+        let failed = || StoreError::io("keep what was downloaded", &place);
+        let options = |append: bool| {
+            let mut options = OpenOptions::new();
+            options.read(true).create(true).truncate(false);
+            if append {
+                options.append(true)
+            } else {
+                options.write(true)
+            };
+            options
+        };
+        let data = options(false).open(&self.path).map_err(failed())?;
+        flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            StoreError::new("keep what was downloaded", &place, crate::Cause::Other, "another pull is writing it")
+        })?;
+        let journal = options(true).open(self.journal()).map_err(failed())?;
+        for line in BufReader::new(&journal).lines().map_while(std::io::Result::ok) {
+            let Some((block, digest)) = line.split_once(' ') else { continue };
+            if let (Ok(block), Ok(digest)) = (block.parse(), blake3::Hash::from_hex(digest)) {
+                state.blocks.insert(block, digest);
+            }
+        }
+        state.files = Some((data, journal));
+        Ok(())
+    }
+
+    /// Reads a block that an earlier pull left; false if there is none, or it is not what the journal says.
+    pub fn read(&self, block: u64, buffer: &mut [u8]) -> bool {
+        let state = self.lock();
+        let (Some(digest), Some((file, _))) = (state.blocks.get(&block), &state.files) else { return false };
+        let (digest, Ok(file)) = (*digest, file.try_clone()) else { return false };
+        drop(state);
+        file.read_exact_at(buffer, self.offset + block * BLOCK).is_ok() && blake3::hash(buffer) == digest
+    }
+
+    /// Keeps a block. Where the file is only for the next try, a full disk ends keeping, not the pull.
+    pub fn keep(&self, block: u64, data: &[u8]) -> Result<()> {
+        if Instant::now() < self.from || self.lock().broken {
+            return Ok(());
+        }
+        let kept = self.try_keep(block, data);
+        if kept.is_err() {
+            self.lock().broken = true;
+        }
+        if self.wanted { kept } else { Ok(()) }
+    }
+
+    fn try_keep(&self, block: u64, data: &[u8]) -> Result<()> {
+        let failed = || StoreError::io("write", self.path.display().to_string());
+        let mut state = self.lock();
+        if state.files.is_none() {
+            self.open(&mut state)?;
+        }
+        let Some(file) = state.files.as_ref().map(|(data, _)| data.try_clone()) else { return Ok(()) };
+        drop(state);
+        file.map_err(failed())?.write_all_at(data, self.offset + block * BLOCK).map_err(failed())?;
+        let digest = blake3::hash(data);
+        let mut state = self.lock();
+        if let Some((_, journal)) = &mut state.files {
+            journal.write_all(format!("{block} {}\n", digest.to_hex()).as_bytes()).map_err(failed())?;
+        }
+        state.blocks.insert(block, digest);
+        Ok(())
+    }
+
+    /// A block turned out to be wrong.
+    pub fn forget(&self, block: u64) {
+        self.lock().blocks.remove(&block);
+    }
+
+    /// How many blocks are kept.
+    pub fn blocks(&self) -> usize {
+        self.lock().blocks.len()
+    }
+
+    /// Whether every block of a payload of `size` bytes is in the file.
+    pub fn is_whole(&self, size: u64) -> bool {
+        let state = self.lock();
+        !state.broken && (0..size.div_ceil(BLOCK)).all(|block| state.blocks.contains_key(&block))
+    }
+
+    /// Writes the header in front, syncs, and gives the file its name, over another only with `force`.
+    pub fn finish(self, header: &[u8], size: u64, target: &Path, force: bool) -> Result<()> {
+        let failed = || StoreError::io("write", target.display().to_string());
+        if let Some((file, _)) = &self.lock().files {
+            file.write_all_at(header, 0).map_err(failed())?;
+            file.set_len(self.offset + size).map_err(failed())?;
+            file.sync_all().map_err(failed())?;
+        }
+        if force {
+            fs::rename(&self.path, target).map_err(failed())?;
+        } else {
+            fs::hard_link(&self.path, target).map_err(failed())?;
+            fs::remove_file(&self.path).map_err(failed())?;
+        }
+        let _ = fs::remove_file(self.journal());
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(failed())
+    }
+
+    /// The pull is over.
+    pub fn remove(self) {
+        for path in [self.journal(), self.path.clone()] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
