@@ -34,14 +34,31 @@ quietly() {
     rm -f "$log"
 }
 
-# The Python environment of a lock file of this folder: one folder for each lock file and interpreter.
+# Python environments: one folder for each lock file and interpreter. venv_dir is the tests' own, servers_venv_dir has the
+# S3 and KMS servers, bench_venv_dir the benches' peers, localstack_venv_dir the one server that needs a later Python.
+venv_dir() { venv_of venv requirements.txt python3; }
+bench_venv_dir() { venv_of bench bench.txt python3; }
+servers_venv_dir() { venv_of servers servers.txt python3; }
+localstack_venv_dir() {
+    local python
+    python=$(python_313) || return
+    venv_of localstack localstack.txt "$python"
+}
 venv_of() {
     local key
-    key=$( (cat "$REPO/scripts/$1" && python3 --version) | sha256sum | cut -c1-12)
-    printf '%s/venv-%s\n' "$CACHE" "$key"
+    key=$( (cat "$REPO/scripts/$2" && "$3" --version) | sha256sum | cut -c1-12)
+    printf '%s/%s-%s\n' "$CACHE" "$1" "$key"
 }
-# That of the tests.
-venv_dir() { venv_of requirements.txt; }
+
+# Prints a Python 3.13 that runs; fails when there is none.
+python_313() {
+    local python
+    # A shim of pyenv is found in PATH and runs nothing unless its version is switched on.
+    for python in python3.13 "$HOME"/.pyenv/versions/3.13.*/bin/python3.13; do
+        "$python" --version >/dev/null 2>&1 && printf '%s\n' "$python" && return
+    done
+    return 1
+}
 
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.
 tool_version() {

