@@ -6,7 +6,7 @@
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
-# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE.
+# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, --only s3.
 ARGS ?=
 
 help: ## this list
@@ -23,7 +23,7 @@ demo: ## seal, inspect, open, range-read and re-key real models, and compare dig
 test: ## every test of the workspace
 	@scripts/test.sh
 
-bench: ## mvault beside age, rage, openssl, gpg, cp and cat (ARGS="--size 512M")
+bench: ## mvault beside its peers, sealing and on S3 (ARGS="--only s3 --size 512M")
 	@scripts/bench.sh $(ARGS)
 
 fuzz: ## every fuzz target for a while (SECONDS=60)

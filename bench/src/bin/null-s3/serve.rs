@@ -1,5 +1,6 @@
 //! One connection: each request is answered by method and sub-resource.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
@@ -197,7 +198,7 @@ fn create(request: &Request, state: &State) -> Answer {
     let mut contents = state.contents();
     let id = contents.etag().trim_matches('"').to_owned();
     let fields = request.headers("x-amz-meta-").collect();
-    contents.uploads.insert(id.clone(), Upload { object: name(request), fields, parts: Default::default() });
+    contents.uploads.insert(id.clone(), Upload { object: name(request), fields, parts: BTreeMap::new() });
     let (bucket, key) = (escape(&request.bucket), escape(&request.key));
     let answer = Answer::xml(&format!(
         "<InitiateMultipartUploadResult><Bucket>{bucket}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"

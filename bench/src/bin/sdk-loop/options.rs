@@ -10,12 +10,20 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 pub const USAGE: &str = "usage: sdk-loop put FILE BUCKET KEY --endpoint-url URL [--part MIB] [--workers N]
                     [--sign-payload yes|no] [--checksum none|crc32|crc32c|crc64nvme|sha256]
        sdk-loop get BUCKET KEY FILE --endpoint-url URL [--part MIB] [--workers N]
+       sdk-loop make BUCKET --endpoint-url URL
+       sdk-loop clear BUCKET --endpoint-url URL
 Keys and region come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.";
 
 #[derive(Clone, Copy)]
 pub enum Verb {
+    /// File to object.
     Put,
+    /// Object to file.
     Get,
+    /// Makes the bucket and puts a first object into it: then the server is ready.
+    Make,
+    /// Removes every object of the bucket.
+    Clear,
 }
 
 /// What is moved, and how.
@@ -40,10 +48,12 @@ impl Options {
     /// What is wrong with the command line.
     pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut next = |what: &str| args.next().ok_or_else(|| format!("{what} is missing"));
-        let verb = match next("put or get")?.as_str() {
+        let verb = match next("put, get, make or clear")?.as_str() {
             "put" => Verb::Put,
             "get" => Verb::Get,
-            other => return Err(format!("put or get, not {other}")),
+            "make" => Verb::Make,
+            "clear" => Verb::Clear,
+            other => return Err(format!("put, get, make or clear, not {other}")),
         };
         let (file, bucket, key) = match verb {
             Verb::Put => (next("FILE")?, next("BUCKET")?, next("KEY")?),
@@ -51,6 +61,7 @@ impl Options {
                 let (bucket, key) = (next("BUCKET")?, next("KEY")?);
                 (next("FILE")?, bucket, key)
             }
+            Verb::Make | Verb::Clear => (String::new(), next("BUCKET")?, String::new()),
         };
         let (part, workers) = (16 << 20, 8);
         let mut options = Self {

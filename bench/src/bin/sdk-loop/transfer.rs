@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::options::Options;
 
-type Failure = Box<dyn Error + Send + Sync>;
+/// Why a transfer failed.
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// What every worker of a transfer shares: each takes the next part until there is none.
 struct Job {
