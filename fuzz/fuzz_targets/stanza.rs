@@ -3,10 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use mvault_tests::artifact::DataKey;
 use mvault_tests::fuzz::{self, Base};
 use std::sync::LazyLock;
 use vault_core::header::Header;
 use vault_core::recipient::xwing::XWingIdentity;
+use vault_core::secret::Secret;
 
 static BASE: LazyLock<(Base, XWingIdentity)> = LazyLock::new(|| (Base::new(), fuzz::identity()));
 
@@ -14,7 +16,8 @@ fuzz_target!(|data: &[u8]| {
     let (base, identity) = &*BASE;
     let Some(bytes) = base.stanza(data) else { return };
     let Ok(header) = Header::parse(&bytes) else { return };
-    if let Ok(unlocked) = header.unlock(&[identity]) {
+    let data_key = DataKey(Secret::take(&mut fuzz::DATA_KEY.to_vec()));
+    if let Ok(unlocked) = header.unlock(&[&data_key, identity]) {
         assert!(unlocked.stanza() < header.stanzas().count());
         assert!(unlocked.about().is_none_or(|a| !a.name.contains('/')));
     }

@@ -3,18 +3,34 @@
 use crate::rng;
 use std::io::{self, Write};
 use std::sync::Mutex;
-use vault_core::header::{AuthenticatedHeader, Header};
+use vault_core::header::{AuthenticatedHeader, Header, Section};
 use vault_core::io::{Input, Output, WriteAt};
+use vault_core::keys::Dek;
 use vault_core::open::{EntrySink, OpenOptions, RangeReader, Release, Verified, open};
+use vault_core::recipient::aws_kms::Stanza;
 use vault_core::recipient::xwing::XWingIdentity;
 use vault_core::recipient::{Identity, Recipient};
 use vault_core::seal::{SealOptions, Sealed, SourceEntry, seal};
+use vault_core::secret::Secret;
 use vault_core::signature::PublisherPublicKey;
 use vault_core::{Error, Result};
 
 /// A fixed key file.
 pub fn identity(seed: u64) -> XWingIdentity {
     XWingIdentity::generate(&mut rng(seed ^ 0x006B_6579))
+}
+
+/// The data key of an aws-kms stanza, as if KMS had given it.
+pub struct DataKey(pub Secret);
+
+impl Identity for DataKey {
+    fn unwrap_dek(&self, salt: &[u8; 32], stanza: &Section) -> Result<Option<Dek>> {
+        Ok(Stanza::parse(stanza).and_then(|stanza| stanza.unwrap_dek(salt, &self.0)))
+    }
+
+    fn describe(&self) -> String {
+        "a data key".into()
+    }
 }
 
 /// Memory that can be written at any offset.

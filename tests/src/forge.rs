@@ -26,6 +26,7 @@ pub type Section = (u16, Vec<u8>);
 
 pub const ARGON2ID: u16 = 0x0001;
 pub const XWING: u16 = 0x0002;
+pub const AWS_KMS: u16 = 0x0003;
 pub const ABOUT: u16 = 0x0100;
 pub const SIGNATURE: u16 = 0x0101;
 /// The cost of a sealer's passphrase stanza: m, t, p.
@@ -160,6 +161,13 @@ impl Keys {
         let tag = Sha256::digest([b"mvault/v1/x-wing tag\0", &self.salt[..], &to.public].concat());
         let kek = hkdf(&self.salt, &shared, &[b"mvault/v1/x-wing\0", &ct[..], &to.public].concat(), 32);
         (XWING, self.wrap(&kek, XWING, &[&tag[..8], &ct].concat()))
+    }
+
+    /// Whatever the ARN and the blob are.
+    pub fn aws_kms(&self, arn: &[u8], blob: &[u8], data_key: [u8; 32]) -> Section {
+        let kek = hkdf(&self.salt, &data_key, &[b"mvault/v1/aws-kms\0", arn].concat(), 32);
+        let len = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        (AWS_KMS, self.wrap(&kek, AWS_KMS, &[&len(arn), arn, &len(blob), blob].concat()))
     }
 
     pub fn passphrase(&self, passphrase: &[u8], cost: [u32; 3], salt: [u8; 16]) -> Section {

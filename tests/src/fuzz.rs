@@ -2,7 +2,7 @@
 //! behind. The same bytes always give the same artifact.
 
 use crate::forge::content::{Content, about_padded, table_block};
-use crate::forge::{KeyFile, Parts, XWING};
+use crate::forge::{AWS_KMS, KeyFile, Parts, XWING};
 use crate::noise;
 use std::io;
 use vault_core::Result;
@@ -12,6 +12,9 @@ use vault_core::io::Input;
 use vault_core::open::{OpenOptions, RangeReader, Release, Verified, open};
 use vault_core::recipient::xwing::XWingIdentity;
 use vault_core::secret::Secret;
+
+/// What KMS answers.
+pub const DATA_KEY: [u8; 32] = [0xD7; 32];
 
 /// Who the artifacts are for.
 pub fn identity() -> XWingIdentity {
@@ -54,12 +57,13 @@ impl Base {
         let data = data.get(..data.len().min(60_000))?;
         let mut parts = Parts { header_len: 65_536, ..self.parts.clone() };
         let front = |whole: &[u8]| [data, whole.get(data.len()..).unwrap_or_default()].concat();
-        match how % 5 {
+        match how % 6 {
             0 => return Some(parts.header_of(data)),
             1 => parts.sections.insert(0, (XWING, front(&parts.sections[0].1))),
             2 => parts.sections.insert(1, (u16::from(*how), data.to_vec())),
             3 => parts.sections[1] = parts.keys.about(&about_padded(data.get(..data.len().min(4094))?), [1; 32]),
-            _ => parts.add((0x0101, front(&[0; 168]))),
+            4 => parts.add((0x0101, front(&[0; 168]))),
+            _ => parts.sections.insert(0, (AWS_KMS, data.to_vec())),
         }
         Some(parts.header())
     }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)] // tests: a panic is the report
 
 pub mod artifact;
+pub mod canned;
 pub mod forge;
 pub mod fuzz;
+pub mod server;
 pub mod vector;
 
 use rand_chacha::ChaCha20Rng;

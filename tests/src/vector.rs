@@ -2,6 +2,7 @@
 //! lines, an empty line, then the artifact, compressed with zlib. tests/vectors/README.md explains the keys.
 
 pub mod encoding;
+pub mod kms;
 pub mod negative;
 pub mod positive;
 pub mod wrong;
@@ -37,7 +38,7 @@ pub fn stored() -> Vec<Vector> {
 }
 
 /// Vectors that are much like others, or large: the hostile corpus tries them, the folder does without.
-const NOT_STORED: [&str; 75] = [
+const NOT_STORED: [&str; 77] = [
     "about-empty",
     "about-length",
     "about-other-salt",
@@ -85,6 +86,8 @@ const NOT_STORED: [&str; 75] = [
     "header-len-max",
     "identity-none",
     "kind-long",
+    "kms-blob-changed",
+    "kms-other-data-key",
     "label-long",
     "mac-stanza-added",
     "magic-cut",
@@ -132,7 +135,7 @@ pub fn made() -> Vec<Vector> {
 
 /// The vectors of [`made`] and more.
 pub fn all() -> Vec<Vector> {
-    let mut all = [positive::all(), negative::all(), wrong::all(), encoding::all()].concat();
+    let mut all = [positive::all(), negative::all(), wrong::all(), encoding::all(), kms::all()].concat();
     all.sort_by(|a, b| a.name().cmp(b.name()));
     all
 }
@@ -162,6 +165,12 @@ impl Vector {
     /// DER keys of the signers that are demanded.
     pub fn signers(&self) -> Vec<Vec<u8>> {
         self.all("signer").map(|s| Base64::decode_vec(s).unwrap()).collect()
+    }
+
+    /// Data keys that KMS would have given.
+    pub fn data_keys(&self) -> Vec<Vec<u8>> {
+        let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+        self.all("data-key").map(|hex| hex.as_bytes().chunks(2).map(byte).collect()).collect()
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -22,6 +22,8 @@ pub struct Project {
     /// Publishers' public keys (PEM), one of which must have signed what is opened here.
     #[serde(default)]
     pub signers: Vec<PathBuf>,
+    /// The default vault: `s3://bucket/prefix`, or a folder, relative to the project file.
+    pub vault: Option<String>,
     /// Record SHA-256 digests when sealing.
     #[serde(default)]
     pub sha256: bool,
@@ -48,7 +50,7 @@ impl Project {
         let text = std::fs::read_to_string(&path).map_err(io(path.display()))?;
         let project: Self = toml::from_str(&text).map_err(|e| {
             CliError::failed(format!("{}: {}", path.display(), e.message()))
-                .hint("known keys: recipients, recipients-file, signers, sha256")
+                .hint("known keys: recipients, recipients-file, signers, sha256, vault")
         })?;
         Ok(Self { path, ..project })
     }
@@ -62,6 +64,12 @@ impl Project {
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new(".")).join(path)
     }
+}
+
+/// Where records of interrupted pushes are kept.
+pub fn push_records() -> Option<PathBuf> {
+    let base = etcetera::choose_base_strategy().ok()?;
+    Some(base.state_dir().unwrap_or_else(|| base.data_dir()).join("mvault").join("pushes"))
 }
 
 /// Where `mvault keygen` puts the user's key.

@@ -35,6 +35,11 @@ impl CliError {
         Self { reported: true, ..Self::failed(message) }
     }
 
+    /// It is not what it should be.
+    pub fn not_authentic(message: impl Into<String>) -> Self {
+        Self { exit: NOT_AUTHENTIC, ..Self::failed(message) }
+    }
+
     /// The command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: USAGE, ..Self::failed(message) }

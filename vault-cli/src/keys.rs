@@ -243,6 +243,24 @@ impl IdentityArgs {
         !self.identities.is_empty() || self.passphrase.passphrase || self.passphrase.passphrase_fd.is_some()
     }
 
+    /// Recipients that these identities open for, as far as no passphrase is needed: for the record of a push.
+    pub fn own(&self, aws: &AwsArgs, out: &Output) -> Result<Vec<Box<dyn Recipient>>, CliError> {
+        let mut own: Vec<Box<dyn Recipient>> = Vec::new();
+        own.extend(self.public()?.into_iter().map(|r| Box::new(r) as Box<dyn Recipient>));
+        for source in &self.identities {
+            if let Source::Kms(Some(arn)) = source {
+                own.push(Named::parse(&format!("aws-kms:{arn}"))?.recipient(aws, out)?);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Key files and keys of AWS KMS, with no passphrase.
+    pub fn of(identities: &[Source]) -> Self {
+        let passphrase = PassphraseArgs { passphrase: false, passphrase_fd: None };
+        Self { identities: identities.to_vec(), passphrase }
+    }
+
     /// Whether there is anything to open with at all.
     pub fn is_any(&self) -> bool {
         self.is_given() || default_identity().is_ok_and(|p| p.exists())
@@ -295,7 +313,7 @@ impl IdentityArgs {
             Err(e) if e.rule() == Some(Rule(18)) && by_passphrase && !self.is_given() && stdin().is_terminal() => {
                 Ok(header.unlock(&[&ask("passphrase", false)?])?)
             }
-            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, &kms, out)),
+            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, header, &kms, out)),
             result => Ok(result?),
         }
     }

@@ -7,7 +7,7 @@ use crate::output::Output;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vault_core::Error as CoreError;
-use vault_core::header::{Header, Section};
+use vault_core::header::{Header, Section, section};
 use vault_core::keys::Dek;
 use vault_core::recipient::aws_kms::{KeyArn, Stanza};
 use vault_core::recipient::keyfile::decode_recipient;
@@ -102,7 +102,7 @@ impl Identity for Kms {
 }
 
 /// Why nothing opened: what KMS failed at, if it did, else that the artifact is for others.
-pub fn why(refused: CoreError, asked: &[Kms], out: &Output) -> CliError {
+pub fn why(refused: CoreError, header: &Header, asked: &[Kms], out: &Output) -> CliError {
     let mut failures: Vec<StoreError> =
         asked.iter().filter_map(|k| k.identity.as_ref()).flat_map(KmsIdentity::failures).collect();
     let first = failures.iter().position(|f| f.cause != Cause::OtherCiphertext);
@@ -110,5 +110,11 @@ pub fn why(refused: CoreError, asked: &[Kms], out: &Output) -> CliError {
     for other in &failures {
         out.warning(&other.to_string());
     }
-    why.map_or_else(|| refused.into(), CliError::from)
+    let refused = CliError::from(refused);
+    let unasked = asked.is_empty() && header.stanzas().any(|s| s.kind == section::AWS_KMS);
+    match why {
+        Some(failure) => failure.into(),
+        None if unasked => refused.hint("with access to its key in AWS KMS: -i aws-kms; or give a key with -i FILE"),
+        None => refused,
+    }
 }

@@ -10,6 +10,7 @@ mod kms;
 mod output;
 mod process;
 mod sources;
+mod vaults;
 
 use clap::{CommandFactory, Parser};
 use error::CliError;
@@ -37,6 +38,8 @@ Examples:
   mvault open model.pkl.mvault        verify and open it again
   mvault inspect model.pkl.mvault     what is in it, for whom
   mvault cat m.mvault model.safetensors --tensor wte > wte.bin
+  mvault push model.pkl s3://bucket/team bert   seal and publish
+  mvault pull s3://bucket/team bert             fetch, verify and open
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not authentic, 4 attestation denied, 5 store.";
 
@@ -48,9 +51,16 @@ enum Command {
     Inspect(commands::inspect::Args),
     Verify(commands::verify::Args),
     Scan(commands::scan::Args),
+    Push(commands::push::Args),
+    Pull(commands::pull::Args),
+    Ls(commands::ls::Args),
+    Tag(commands::tag::Args),
+    Rm(commands::rm::Args),
+    Gc(commands::gc::Args),
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
     Keygen(commands::keygen::Args),
+    Iam(commands::iam::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::completions::ManArgs),
@@ -78,8 +88,15 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Inspect(args) => commands::inspect::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, out),
         Command::Scan(args) => commands::scan::run(&args, out),
+        Command::Push(args) => commands::push::run(&args, out),
+        Command::Pull(args) => commands::pull::run(&args, out),
+        Command::Ls(args) => commands::ls::run(&args, out),
+        Command::Tag(args) => commands::tag::run(&args, out),
+        Command::Rm(args) => commands::rm::run(&args, out),
+        Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
         Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),
         Command::Man(args) => commands::completions::man(&args, Cli::command(), out),

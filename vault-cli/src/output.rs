@@ -54,6 +54,17 @@ impl Output {
         }
     }
 
+    /// Asks on the terminal; without one the answer is an error that says what to do.
+    pub fn confirm(&self, question: &str) -> Result<bool, CliError> {
+        if !std::io::stdin().is_terminal() {
+            return Err(CliError::usage("there is no terminal to ask on").hint("say --yes if you mean it"));
+        }
+        eprint!("mvault: {question} [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map_err(crate::error::io("the terminal"))?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// Something to worry about; not silenced.
     pub fn warning(&self, text: &str) {
         eprintln!("mvault: warning: {text}");

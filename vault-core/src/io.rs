@@ -69,6 +69,30 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// Reads a range front to back.
+pub struct Sequential<'a> {
+    file: &'a dyn ReadAt,
+    at: u64,
+    end: u64,
+}
+
+impl<'a> Sequential<'a> {
+    /// `len` bytes from `offset` on.
+    pub fn new(file: &'a dyn ReadAt, offset: u64, len: u64) -> Self {
+        Self { file, at: offset, end: offset + len }
+    }
+}
+
+impl io::Read for Sequential<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = buf.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
+        let Some(buf) = buf.get_mut(..n) else { return Ok(0) };
+        self.file.read_exact_at(buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
 /// Where plaintext or ciphertext comes from.
 pub enum Input<'a> {
     /// Any offset, `len` bytes from `offset` on.

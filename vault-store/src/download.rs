@@ -11,9 +11,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use vault_core::io::ReadAt;
 
 /// Bytes of a range.
-pub const BLOCK: u64 = 8 << 20;
+pub const BLOCK: u64 = 16 << 20;
 /// Ranges under way at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// Bytes that workers may be behind the foremost one.
 const BEHIND: u64 = 256 * 1024;
 

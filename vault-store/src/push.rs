@@ -11,9 +11,9 @@ use crate::upload::{Failed, Sending, Sent};
 use crate::vault::{Outcome, Published, Vault};
 use std::path::Path;
 use vault_core::CryptoRng;
-use vault_core::header::{Header, hex};
+use vault_core::header::{AuthenticatedHeader, Header, hex};
 use vault_core::io::{ReadAt, WriteAt};
-use vault_core::recipient::{Identity, Recipient};
+use vault_core::recipient::Recipient;
 use vault_core::seal::{SealKey, Sealed};
 
 /// Bytes of a sealed file read at a time.
@@ -70,8 +70,8 @@ pub struct Model<'a> {
     pub sealed_at: Option<u64>,
     /// For whom the record of the push is: the publisher's own keys.
     pub own: &'a [&'a dyn Recipient],
-    /// Who can open the record.
-    pub identities: &'a [&'a dyn Identity],
+    /// Opens the header of a record.
+    pub unlock: &'a dyn Fn(&Header) -> Option<AuthenticatedHeader>,
 }
 
 /// What was published.
@@ -97,7 +97,7 @@ impl Push<'_> {
     ) -> Result<(Pushed, Sealed), E> {
         let mut record = self.find_record(&|s| s.chunk_size == model.chunk_size);
         loop {
-            let kept = record.take().and_then(|r| Some((unlock(&r, model.identities)?, r)));
+            let kept = record.take().and_then(|r| Some(((model.unlock)(&r.subject().header()?)?.seal_key(), r)));
             let (key, subject, going_on) = match kept {
                 Some((key, record)) => (key, record.subject().clone(), Some(record)),
                 None => {
@@ -299,11 +299,6 @@ pub fn publisher() -> String {
     let user = uzers::get_current_username().map(|u| u.to_string_lossy().into_owned());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{}@{host}", user.unwrap_or_else(|| "someone".into()))
-}
-
-/// The key of a record, if one of these opens it.
-fn unlock(record: &Record, identities: &[&dyn Identity]) -> Option<SealKey> {
-    Some(record.subject().header()?.unlock(identities).ok()?.seal_key())
 }
 
 fn copy(from: &dyn ReadAt, offset: u64, len: u64, to: &dyn WriteAt) -> Result<()> {

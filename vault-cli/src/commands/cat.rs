@@ -14,8 +14,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use vault_core::aead::Engine;
 use vault_core::header::AuthenticatedHeader;
-use vault_core::manifest::Entry;
-use vault_core::open::{OpenOptions, RangeReader, Release, open};
+use vault_core::open::{OpenOptions, PartReader, Place, Release, open};
 use vault_core::scan::safetensors::{MAX_HEADER, Tensor, parse_header};
 
 /// Print one file of a sealed model, or a part of it
@@ -53,22 +52,27 @@ pub struct Args {
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let signers = args.signers.load(&Project::find()?)?;
-    let mut artifact = Artifact::open(&args.file)?;
+    let mut artifact = Artifact::open(&args.file, &args.aws, out)?;
     let named = |e: CliError| e.about(args.file.display());
     let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(named)?;
-    if !signers.is_empty() && artifact.len().is_none() {
+    if !signers.is_empty() && artifact.is_pipe() {
         return Err(CliError::usage("a part of a pipe is printed before its signature can be checked")
             .hint("save the artifact first, or use `mvault open - --signer`"));
     }
     if !signers.is_empty() {
         let options = OpenOptions { signers: &signers, threads: threads(None), ..OpenOptions::default() };
-        open(artifact.payload(), &header, &options, Release::Nothing).map_err(|e| named(e.into()))?; // [F-21]
+        let opened = artifact.payload(|input| open(input, &header, &options, Release::Nothing))?;
+        opened.map_err(|e| named(e.into()))?; // [F-21]
     }
-    if artifact.len().is_none() {
+    if artifact.is_pipe() {
         return from_pipe(args, &mut artifact, &header);
     }
-    let (file, offset, len) = artifact.at()?;
-    let reader = RangeReader::new(file, offset, len, &header, Engine::fastest()).map_err(|e| named(e.into()))?;
+    if let Some(about) = header.about() {
+        artifact.check_identity(&about.name, about.model_version)?;
+    }
+    let parts = artifact.parts()?;
+    let (file, offset, len) = parts.at();
+    let reader = PartReader::new(file, offset, len, &header, Engine::fastest()).map_err(|e| named(e.into()))?;
     let entry = find(&reader, args)?.clone();
     if args.tensors {
         return list(&tensors(&reader, &entry)?, out);
@@ -114,14 +118,13 @@ fn from_pipe(args: &Args, artifact: &mut Artifact, header: &AuthenticatedHeader)
     };
     let mut select = Select::new(args.entry.clone(), part, stdout_file()?);
     let options = OpenOptions { threads: threads(None), ..OpenOptions::default() };
-    let opened = open(artifact.payload(), header, &options, Release::Ordered(&mut select));
+    let opened = artifact.payload(|input| open(input, header, &options, Release::Ordered(&mut select)))?;
     opened.map(|_| ()).map_err(|e| CliError::from(e).about(args.file.display()))
 }
 
-fn find<'r>(reader: &'r RangeReader<'_>, args: &Args) -> Result<&'r Entry, CliError> {
-    let manifest = reader.manifest();
-    match (&args.entry, manifest.entries.as_slice()) {
-        (Some(path), _) => manifest.entry(path).map(|(_, e)| e).ok_or_else(|| {
+fn find<'r>(reader: &'r PartReader<'_>, args: &Args) -> Result<&'r Place, CliError> {
+    match (&args.entry, reader.places()) {
+        (Some(path), _) => reader.place(path).ok_or_else(|| {
             CliError::failed(format!("{}: no file {:?} in it", args.file.display(), printable(path)))
                 .hint(format!("`mvault inspect {}` lists the files", args.file.display()))
         }),
@@ -132,7 +135,7 @@ fn find<'r>(reader: &'r RangeReader<'_>, args: &Args) -> Result<&'r Entry, CliEr
 }
 
 /// The tensors of a safetensors entry, from its header, which is checked.
-fn tensors(reader: &RangeReader<'_>, entry: &Entry) -> Result<Vec<Tensor>, CliError> {
+fn tensors(reader: &PartReader<'_>, entry: &Place) -> Result<Vec<Tensor>, CliError> {
     let not = || CliError::failed(format!("{}: not a safetensors file", printable(&entry.path)));
     let read = |range: Range<u64>| -> Result<Vec<u8>, CliError> {
         let mut bytes = Vec::new();

@@ -10,9 +10,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use vault_core::aead::Engine;
 use vault_core::cbor::TextMap;
-use vault_core::header::{hex, stanza_name};
+use vault_core::header::{Header, hex, stanza_name};
 use vault_core::manifest::Manifest;
 use vault_core::open::RangeReader;
+use vault_core::recipient::aws_kms::Stanza;
 use vault_core::scan::Verdict;
 
 /// Show what is in a sealed model, for whom, and signed by whom
@@ -38,9 +39,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
-    let artifact = Artifact::open(&args.file)?;
-    let mut text = header_text(&artifact);
-    let mut value = header_json(&artifact);
+    let artifact = Artifact::open(&args.file, &args.aws, out)?;
+    let mut text = header_text(&artifact)?;
+    let mut value = header_json(&artifact)?;
     let unlocked = args.identity.is_any().then(|| args.identity.unlock(&artifact.header, &args.aws, out));
     let header = match unlocked {
         None => None,
@@ -57,10 +58,12 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         text.push_str("contents:    sealed; give a key with -i to see them\n");
         return out.result(&value, &text);
     };
-    let (file, offset, len) = artifact.at()?;
+    let parts = artifact.parts()?;
+    let (file, offset, len) = parts.at();
     let reader = RangeReader::new(file, offset, len, &header, Engine::fastest())
         .map_err(|e| CliError::from(e).about(args.file.display()))?;
     let manifest = reader.manifest();
+    artifact.check_identity(&manifest.name, manifest.model_version)?;
     if args.sha256sums {
         return out.bytes(sums(manifest, args)?.as_bytes());
     }
@@ -83,7 +86,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     out.result(&value, &text)
 }
 
-fn header_text(artifact: &Artifact) -> String {
+fn header_text(artifact: &Artifact) -> Result<String, CliError> {
     let header = &artifact.header;
     let prelude = header.prelude();
     let kinds: Vec<_> = header.stanzas().map(|s| stanza_name(s.kind)).collect();
@@ -91,34 +94,41 @@ fn header_text(artifact: &Artifact) -> String {
         || "none: anyone who knows a recipient could have made this".into(),
         |s| format!("by key {} (not checked here)", hex(&s.key_id)),
     );
-    let payload = artifact.payload_len().map_or_else(|| "unknown".into(), size);
-    format!(
+    let payload = artifact.payload_len()?.map_or_else(|| "unknown".into(), size);
+    let kms = kms_keys(header).iter().fold(String::new(), |lines, arn| lines + "kms key:     " + arn + "\n");
+    Ok(format!(
         "artifact:    {}\nid:          {}\nformat:      version 1, chunks of {}, header of {}\n\
-         payload:     {payload}\nrecipients:  {} ({})\nsignature:   {signature}\n",
+         payload:     {payload}\nrecipients:  {} ({})\n{kms}signature:   {signature}\n",
         artifact.path().display(),
         prelude.artifact_id(),
         size(u64::from(prelude.chunk_size)),
         size(u64::from(prelude.header_len)),
         kinds.len(),
         kinds.join(", "),
-    )
+    ))
 }
 
-fn header_json(artifact: &Artifact) -> Value {
+/// The keys in AWS KMS that the header names.
+fn kms_keys(header: &Header) -> Vec<String> {
+    header.stanzas().filter_map(Stanza::parse).map(|s| s.arn.to_string()).collect()
+}
+
+fn header_json(artifact: &Artifact) -> Result<Value, CliError> {
     let header = &artifact.header;
     let prelude = header.prelude();
-    json!({
+    Ok(json!({
         "ok": true,
         "artifact": artifact.path().display().to_string(),
         "id": prelude.artifact_id(),
         "format_version": 1,
         "chunk_size": prelude.chunk_size,
         "header_bytes": prelude.header_len,
-        "payload_bytes": artifact.payload_len(),
+        "payload_bytes": artifact.payload_len()?,
         "recipients": header.stanzas().map(|s| stanza_name(s.kind)).collect::<Vec<_>>(),
+        "kms_keys": kms_keys(header),
         "signed_by": header.signature().map(|s| hex(&s.key_id)),
         "verified": "nothing",
-    })
+    }))
 }
 
 fn manifest_text(manifest: &Manifest) -> String {

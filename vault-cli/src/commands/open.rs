@@ -52,9 +52,9 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let project = Project::find()?;
     let signers = args.signers.load(&project)?;
-    let mut artifact = Artifact::open(&args.file)?;
+    let mut artifact = Artifact::open(&args.file, &args.aws, out)?;
     let header = args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?;
-    let bar = out.progress("opening", artifact.payload_len());
+    let bar = out.progress("opening", artifact.payload_len()?);
     let progress = |n| bar.inc(n);
     let options = OpenOptions {
         signers: &signers,
@@ -65,20 +65,20 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     if args.stream {
         return stream(&mut artifact, &header, &options, &bar);
     }
-    let plan = Plan::of(args, &header)?;
-    let entries = NewEntries::new(&plan.file, &plan.folder);
-    let opened = open(artifact.payload(), &header, &options, Release::Files(&entries));
+    let plan = Place::of(args.output.as_deref(), args.force, &header)?;
+    let entries = plan.entries();
+    let opened = artifact.payload(|input| open(input, &header, &options, Release::Files(&entries)));
     bar.finish_and_clear();
-    let verified = match opened {
+    let verified = match opened.and_then(|o| Ok(o?)) {
         Ok(verified) => verified,
         Err(e) => {
             drop(entries);
             plan.undo();
-            return Err(failed(e.into(), &args.file));
+            return Err(failed(e, &args.file));
         }
     };
     let written = plan.place(entries, &verified, args.force)?;
-    report(&verified, &written, &signers, out)
+    report(&verified, &written, &signers, None, out)
 }
 
 /// Names the artifact in a failure, and says that nothing is left of it.
@@ -87,45 +87,56 @@ fn failed(error: CliError, file: &Path) -> CliError {
 }
 
 /// Where the output will be: a file in DIR, or a folder that is DIR. Which of them, the table says.
-struct Plan {
+pub struct Place {
     file: PathBuf,
     folder: PathBuf,
     output: Option<PathBuf>,
     /// The output folder, if it was made now.
     made: Option<PathBuf>,
+    announced_folder: bool,
 }
 
-impl Plan {
+impl Place {
     /// Before anything is known for sure. What surely cannot be written is refused before the work.
-    fn of(args: &Args, header: &AuthenticatedHeader) -> Result<Self, CliError> {
+    pub fn of(output: Option<&Path>, force: bool, header: &AuthenticatedHeader) -> Result<Self, CliError> {
         let name = header.about().map_or("model", |a| a.name.as_str());
         let announced_folder = header.about().is_some_and(|a| a.kind == "folder");
-        let output = args.output.clone();
+        let output = output.map(Path::to_owned);
         let file = output.as_deref().unwrap_or(Path::new(".")).join(name);
         let folder = output.clone().unwrap_or_else(|| PathBuf::from(name));
         let shown = if output.is_some() { file.clone() } else { PathBuf::from(name) };
-        if announced_folder && folder.symlink_metadata().is_ok() && !args.force && !is_empty_folder(&folder) {
+        if announced_folder && folder.symlink_metadata().is_ok() && !force && !is_empty_folder(&folder) {
             return Err(exists(&folder));
         }
-        if !announced_folder && file.symlink_metadata().is_ok() && !args.force {
+        if !announced_folder && file.symlink_metadata().is_ok() && !force {
             return Err(exists(&shown));
         }
         let made = output.clone().filter(|dir| !dir.exists());
         if let Some(dir) = &made {
             std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
         }
-        Ok(Self { file, folder, output, made })
+        Ok(Self { file, folder, output, made, announced_folder })
+    }
+
+    /// Whether the artifact says it is a folder.
+    pub fn is_folder(&self) -> bool {
+        self.announced_folder
+    }
+
+    /// To be filled.
+    pub fn entries(&self) -> NewEntries {
+        NewEntries::new(&self.file, &self.folder)
     }
 
     /// Nothing was opened: a folder that was made for it goes, if it is empty.
-    fn undo(&self) {
+    pub fn undo(&self) {
         if let Some(made) = &self.made {
             let _ = std::fs::remove_dir(made);
         }
     }
 
     /// Moves what was opened to its place.
-    fn place(&self, entries: NewEntries, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
+    pub fn place(&self, entries: NewEntries, verified: &Verified, force: bool) -> Result<PathBuf, CliError> {
         let manifest = &verified.manifest;
         let first = manifest.entries.first().map_or("", |e| e.path.as_str());
         if manifest.layout == 0 {
@@ -160,22 +171,24 @@ fn stream(
             .hint("`mvault open` writes it, `mvault cat FILE ENTRY` prints one file of it"));
     }
     let mut stdout = stdout_file()?;
-    let opened = open(artifact.payload(), header, options, Release::Stream(&mut stdout));
+    let opened = artifact.payload(|input| open(input, header, options, Release::Stream(&mut stdout)));
     bar.finish_and_clear();
-    opened
+    opened?
         .map(|_| ())
         .map_err(|e| CliError::from(e).about(format!("{path}: what was printed so far is verified, the rest is not")))
 }
 
-fn report(
+/// Says what was written; `from` names it where it came from a vault.
+pub fn report(
     verified: &Verified,
     written: &Path,
     signers: &[PublisherPublicKey],
+    from: Option<&str>,
     out: &mut Output,
 ) -> Result<(), CliError> {
     let manifest = &verified.manifest;
     let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "ok": true,
         "output": written.display().to_string(),
         "name": manifest.name,
@@ -184,6 +197,9 @@ fn report(
         "plain_bytes": plain,
         "entries": super::inspect::entries_json(manifest),
     });
+    if let (Some(from), Some(object)) = (from, json.as_object_mut()) {
+        object.insert("from".into(), from.into());
+    }
     let text = format!(
         "{}: {} version {}, {} in {}, verified{}\n",
         written.display(),

@@ -36,6 +36,8 @@ pub struct ListArgs {
     lines: RecipientLines,
     #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 /// Let someone else open it too
@@ -82,7 +84,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn list(args: &ListArgs, out: &mut Output) -> Result<(), CliError> {
-    let artifact = Artifact::open(&args.file)?;
+    let artifact = Artifact::open(&args.file, &args.aws, out)?;
     let salt = &artifact.header.prelude().salt;
     let (named, mine) = (args.lines.load()?, args.identity.public()?);
     let mut rows = vec![["number", "type", "tag", ""].map(String::from).to_vec()];
@@ -114,7 +116,7 @@ fn add(args: &AddArgs, out: &mut Output) -> Result<(), CliError> {
     if lines.is_empty() && passphrase.is_none() {
         return Err(CliError::usage("nobody to add").hint("name a recipient with -r or -R, or use --new-passphrase"));
     }
-    let artifact = Artifact::open(&args.file)?;
+    let artifact = Artifact::open(&args.file, &args.aws, out)?;
     let salt = artifact.header.prelude().salt;
     if lines.iter().any(|r| artifact.header.stanzas().any(|s| r.is_for(&salt, s) == Some(true))) {
         return Err(CliError::failed(format!("{}: a recipient given is one already", args.file.display())));
@@ -134,7 +136,7 @@ fn remove(args: &RemoveArgs, out: &mut Output) -> Result<(), CliError> {
         return Err(CliError::usage("nobody to remove")
             .hint("name a recipient with -r, or a number of `recipients list` with --number"));
     }
-    let artifact = Artifact::open(&args.file)?;
+    let artifact = Artifact::open(&args.file, &args.aws, out)?;
     let stanzas: Vec<_> = artifact.header.stanzas().collect();
     let salt = &artifact.header.prelude().salt;
     let mut gone = Vec::new();

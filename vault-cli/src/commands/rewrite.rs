@@ -10,6 +10,7 @@ use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vault_core::header::{Header, MAX_HEADER_LEN};
+use vault_store::Cause;
 
 /// Where the artifact's salt is: the same before and after a change of recipients.
 const SALT: std::ops::Range<usize> = 24..56;
@@ -28,9 +29,15 @@ pub fn pending(path: &Path, file: &File) -> Option<Header> {
 
 /// Gives the artifact another header for the same payload.
 pub fn replace(artifact: &Artifact, new: &Header) -> Result<(), CliError> {
+    if let Some((vault, name, published)) = artifact.in_vault() {
+        return vault.replace_header(name, published, new).map_err(|e| match e.cause {
+            Cause::Precondition => CliError::from(e).hint("someone else changed its recipients just now: run it again"),
+            _ => e.into(),
+        });
+    }
     let path = artifact.path();
-    if artifact.len().is_none() {
-        return Err(CliError::usage("recipients can only be changed in a file"));
+    if artifact.file().is_none() {
+        return Err(CliError::usage("recipients can only be changed in a file or a vault"));
     }
     if new.bytes().len() as u64 != artifact.payload_offset() {
         return copy(artifact, new);
@@ -48,11 +55,12 @@ pub fn replace(artifact: &Artifact, new: &Header) -> Result<(), CliError> {
 fn copy(artifact: &Artifact, new: &Header) -> Result<(), CliError> {
     let path = artifact.path();
     let failed = || io(path.display().to_string());
+    let Some((mut from, _)) = artifact.file() else { return Ok(()) };
     let target = NewFile::create(path, Access::Public, true)?;
-    let mode = artifact.file().metadata().map_err(failed())?.permissions();
+    let mode = from.metadata().map_err(failed())?.permissions();
     target.file().set_permissions(mode).map_err(failed())?;
     target.file().write_all_at(new.bytes(), 0).map_err(failed())?;
-    let (mut from, mut to) = (artifact.file(), target.file());
+    let mut to = target.file();
     from.seek(SeekFrom::Start(artifact.payload_offset())).map_err(failed())?;
     to.seek(SeekFrom::Start(new.bytes().len() as u64)).map_err(failed())?;
     std::io::copy(&mut from, &mut to).map_err(failed())?;

@@ -10,7 +10,7 @@ use crate::process::threads;
 use std::path::PathBuf;
 use vault_core::error::Error;
 use vault_core::header::hex;
-use vault_core::io::Input;
+use vault_core::io::{Input, Sequential};
 use vault_core::open::{OpenOptions, Release, open, payload_digest};
 use vault_core::signature::PublisherPublicKey;
 
@@ -44,7 +44,7 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let project = Project::find()?;
     let signers = args.signers.load(&project)?;
-    let mut artifact = Artifact::open(&args.file)?;
+    let mut artifact = Artifact::open(&args.file, &args.aws, out)?;
     let signature_only = args.no_key || (!args.identity.is_any() && !signers.is_empty());
     // Before the bar: it may ask for a passphrase.
     let header = if signature_only {
@@ -52,7 +52,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     } else {
         Some(args.identity.unlock(&artifact.header, &args.aws, out).map_err(|e| e.about(args.file.display()))?)
     };
-    let bar = out.progress("checking", artifact.payload_len());
+    let bar = out.progress("checking", artifact.payload_len()?);
     let progress = |n| bar.inc(n);
     let Some(header) = header else {
         let checked = check_signature(&mut artifact, &signers, &progress);
@@ -65,10 +65,11 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         progress: &progress,
         ..OpenOptions::default()
     };
-    let opened = open(artifact.payload(), &header, &options, Release::Nothing);
+    let opened = artifact.payload(|input| open(input, &header, &options, Release::Nothing));
     bar.finish_and_clear();
-    let verified = opened.map_err(|e| CliError::from(e).about(args.file.display()))?;
+    let verified = opened?.map_err(|e| CliError::from(e).about(args.file.display()))?;
     let manifest = &verified.manifest;
+    artifact.check_identity(&manifest.name, manifest.model_version)?;
     let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
     let json = serde_json::json!({
         "ok": true,
@@ -112,32 +113,15 @@ fn check_signature(
     let section = artifact.header.signature();
     let section = section.ok_or_else(|| named(vault_core::error::not_signed()))?;
     section.verify(&prelude, signers).map_err(named)?;
-    let digest = match artifact.payload() {
+    let digest = artifact.payload(|input| match input {
         Input::At { file, offset, len } => {
-            let mut reader = Sequential { file, at: offset, end: offset + len };
+            let mut reader = Sequential::new(file, offset, len);
             payload_digest(&mut reader, prelude.chunk_size, progress)
         }
         Input::Stream(stream) => payload_digest(stream, prelude.chunk_size, progress),
-    };
+    })?;
     section.check_payload(&digest.map_err(named)?).map_err(named)?;
     Ok(section.key_id)
-}
-
-/// Reads a range front to back.
-struct Sequential<'a> {
-    file: &'a dyn vault_core::io::ReadAt,
-    at: u64,
-    end: u64,
-}
-
-impl std::io::Read for Sequential<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = buf.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
-        let Some(buf) = buf.get_mut(..n) else { return Ok(0) };
-        self.file.read_exact_at(buf, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
 }
 
 fn report_signature(args: &Args, key_id: &[u8; 32], artifact: &Artifact, out: &mut Output) -> Result<(), CliError> {
