@@ -93,12 +93,14 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut size, mut rounds) = (1 << 30, 3);
     while let Some(name) = args.next() {
         let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+        // Everything runs in a folder of its own.
+        let path = || std::path::absolute(&value).map(Some).map_err(|e| format!("{name} {value}: {e}"));
         match name.as_str() {
-            "--dir" => dir = Some(PathBuf::from(value)),
-            "--mvault" => mvault = Some(PathBuf::from(value)),
-            "--peers" => peers = Some(PathBuf::from(value)),
-            "--weed" => weed = Some(PathBuf::from(value)),
-            "--json" => json = Some(std::path::absolute(value).map_err(|e| e.to_string())?),
+            "--dir" => dir = path()?,
+            "--mvault" => mvault = path()?,
+            "--peers" => peers = path()?,
+            "--weed" => weed = path()?,
+            "--json" => json = path()?,
             "--size" => size = crate::bytes(&value)?,
             "--rounds" => rounds = value.parse().map_err(|_| format!("--rounds {value} is not a number"))?,
             _ => return Err(format!("unknown option {name}")),
