@@ -6,6 +6,7 @@ pub mod artifact;
 pub mod canned;
 pub mod forge;
 pub mod fuzz;
+pub mod proxy;
 pub mod server;
 pub mod vector;
 

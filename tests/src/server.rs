@@ -7,11 +7,11 @@
 //! A server and its folder are gone when its `Server` is dropped, and when the test process ends in any other way.
 
 mod kind;
-mod process;
+pub(crate) mod process;
 mod signed;
 
 pub use kind::READ_ONLY_BUCKET;
-pub use signed::{Keys, Response};
+pub use signed::{Keys, Response, request as signed_request};
 
 use kind::Kind;
 use process::{Folder, Process};

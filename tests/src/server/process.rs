@@ -13,8 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a server may take to end by itself.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long a server may take to end by itself. SeaweedFS closes its stores at once and then waits for streams between
+/// its own parts, without an end.
+const GRACE: Duration = Duration::from_secs(2);
 
 const KEEPER: &str = r#"
     trap '' INT TERM HUP
