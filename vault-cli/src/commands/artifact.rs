@@ -150,8 +150,10 @@ impl Artifact {
                 let _ = v.size.set(parts.size());
                 Ok(PartsOf::Object(parts))
             }
-            Place::Pipe(_) => Err(CliError::usage("a part can only be read from a file")
-                .hint("save it first, or use `mvault open -`")),
+            Place::Pipe(_) => {
+                Err(CliError::usage("a part can only be read from a file")
+                    .hint("save it first, or use `mvault open -`"))
+            }
         }
     }
 

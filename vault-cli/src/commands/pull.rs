@@ -116,7 +116,8 @@ impl Found<'_> {
             return Ok(());
         }
         let what = format!("{}: the vault gave {} version {version} for it [F-42]", self.shown(), printable(name));
-        Err(CliError::not_authentic(what).hint("someone swapped artifacts in the vault, or pushed one under another name"))
+        Err(CliError::not_authentic(what)
+            .hint("someone swapped artifacts in the vault, or pushed one under another name"))
     }
 
     /// A hidden file in `folder` for what an interrupted pull leaves.
@@ -188,9 +189,8 @@ fn fetch(
     };
     let entries = place.entries();
     let download = Download::new(found.store, &found.key, found.size, threads, Some(spool));
-    let opened = download.run(|file| {
-        open(Input::At { file, offset: 0, len: found.size }, header, &options, Release::Files(&entries))
-    });
+    let opened = download
+        .run(|file| open(Input::At { file, offset: 0, len: found.size }, header, &options, Release::Files(&entries)));
     bar.finish_and_clear();
     (opened.map_err(Into::into), entries)
 }

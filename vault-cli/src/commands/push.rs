@@ -181,13 +181,7 @@ fn push_model(args: &Args, project: &Project, push: Push<'_>, out: &Output) -> R
     Ok((pushed, sealed.payload_digest))
 }
 
-fn push_sealed(
-    args: &Args,
-    mut push: Push<'_>,
-    file: &File,
-    header: &Header,
-    out: &Output,
-) -> Result<Done, CliError> {
+fn push_sealed(args: &Args, mut push: Push<'_>, file: &File, header: &Header, out: &Output) -> Result<Done, CliError> {
     let named = |e: CliError| e.about(args.path.display());
     let offset = u64::from(header.prelude().header_len);
     let len = file.metadata().map_err(io(args.path.display()))?.len().saturating_sub(offset);
@@ -206,9 +200,9 @@ fn push_sealed(
         ));
     };
     let says = inside.as_ref().is_none_or(|(name, v)| name == push.name.as_str() && *v == version);
-    let signed = header.signature().is_none_or(|s| {
-        s.check_identity(&header.prelude().salt, push.name.as_str(), version).is_ok()
-    });
+    let signed = header
+        .signature()
+        .is_none_or(|s| s.check_identity(&header.prelude().salt, push.name.as_str(), version).is_ok());
     if !says || !signed {
         let inside = inside.map(|(name, v)| format!(": it is {name} version {v}")).unwrap_or_default();
         return Err(named(

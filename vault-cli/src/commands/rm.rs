@@ -33,7 +33,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let (uri, text) = args.vault.with_name(&args.place, &Project::find()?)?;
     let (name, selector) = reference(text)?;
     let Selector::Version(version) = selector else {
-        return Err(CliError::usage(format!("{text}: which version?")).hint("name it: NAME:VERSION; `mvault ls` lists them"));
+        return Err(
+            CliError::usage(format!("{text}: which version?")).hint("name it: NAME:VERSION; `mvault ls` lists them")
+        );
     };
     let store = open(&uri, &args.aws, out)?;
     let vault = Vault::new(&*store);
