@@ -4,8 +4,11 @@
 //! [`Rule`] says which requests suffer which [`Fault`]; each request has a connection upstream of its own, so nothing
 //! that happens to one reaches another. [`Proxy::block`] is a pulled network cable. No TLS, no HTTP/2.
 
+mod body;
 mod http;
 mod relay;
+
+pub use body::Body;
 
 use crate::server::process::free_ports;
 use std::collections::BTreeMap;
@@ -144,6 +147,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// Bytes of the request's body that the client sent.
     pub request_bytes: u64,
+    /// Digests of it.
+    pub body: Body,
     /// Bytes of the answer's body that went to the client.
     pub response_bytes: u64,
     pub faults: Vec<Fault>,
@@ -331,6 +336,7 @@ impl Shared {
             range: request.header("range").map(str::to_owned),
             status: None,
             request_bytes: 0,
+            body: Body::default(),
             response_bytes: 0,
             faults,
             complete: false,

@@ -205,6 +205,9 @@ impl Relay<'_> {
             let stop = self.stop_at(direction).filter(|stop| *stop <= *at + got as u64);
             let passing = stop.map_or(got, |stop| usize::try_from(stop.saturating_sub(*at)).unwrap_or(0));
             let bytes = &mut buffer[..passing];
+            if direction == UP {
+                lock(self.exchange).body.push(bytes);
+            }
             self.flip(bytes, *at, direction);
             self.shared.pace(direction, bytes.len());
             *at += bytes.len() as u64;

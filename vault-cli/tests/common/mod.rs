@@ -90,26 +90,29 @@ impl Workshop {
             .env("PATH", std::env::join_paths(paths).unwrap())
             .env("HOME", self.folder.path().join("home"))
             .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_STATE_HOME")
             .stdin(Stdio::null());
         command
     }
 
     /// Runs a shell line.
     pub fn sh(&self, line: &str) -> Done {
-        done(self.command("bash").args(["-c", line]).output().unwrap())
+        self.command("bash").args(["-c", line]).output().unwrap().into()
     }
 
     /// Runs `mvault` with arguments split at blanks.
     pub fn mvault(&self, args: &str) -> Done {
-        done(self.command(env!("CARGO_BIN_EXE_mvault")).args(args.split_whitespace()).output().unwrap())
+        self.command(env!("CARGO_BIN_EXE_mvault")).args(args.split_whitespace()).output().unwrap().into()
     }
 }
 
-fn done(output: Output) -> Done {
-    Done {
-        code: output.status.code().unwrap_or(-1),
-        stdout: output.stdout,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 

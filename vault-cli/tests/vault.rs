@@ -1,0 +1,10 @@
+//! Vaults through the command line: SeaweedFS behind a proxy that counts and does harm. Each test is named after the
+//! defect it would find. Skipped where there is no server (`MVAULT_TEST_WEED`), unless CI=true.
+
+#![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
+
+#[path = "vault/bench.rs"]
+mod bench;
+mod common;
+#[path = "vault/resume.rs"]
+mod resume;

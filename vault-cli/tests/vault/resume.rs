@@ -1,0 +1,152 @@
+//! Pushes that are killed, and run again: with the same source they go on, with another they begin anew under another
+//! key. FORMAT.md section 12.
+
+use crate::bench::{
+    Bench, FOR_EVER, PART, asked, header_put, one_body_for_each_part, part_number, parts_from, parts_through, say,
+};
+use mvault_tests::proxy::{Exchange, Fault, Rule};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A payload of five parts.
+const LEN: usize = 80_000_000;
+
+/// When a push is killed.
+struct Moment {
+    what: &'static str,
+    harm: Rule,
+    come: fn(&[Exchange]) -> bool,
+    /// Parts that need not be sent again, at least and at most.
+    reused: [u64; 2],
+}
+
+fn moments() -> Vec<Moment> {
+    fn header_asked(log: &[Exchange]) -> bool {
+        asked(log, "PutObject") > 0
+    }
+    fn header_there(log: &[Exchange]) -> bool {
+        log.iter().any(|e| e.operation == "PutObject" && e.status == Some(200))
+    }
+    vec![
+        Moment {
+            what: "no part was through",
+            harm: parts_from(1, FOR_EVER),
+            come: |log| asked(log, "UploadPart") > 2,
+            reused: [0, 0],
+        },
+        Moment {
+            what: "two parts were through",
+            harm: parts_from(3, FOR_EVER),
+            come: |log| parts_through(log) == 2,
+            reused: [2, 2],
+        },
+        Moment {
+            what: "parts broke off",
+            harm: parts_from(2, Fault::CutRequest(3 << 20)),
+            come: |log| parts_through(log) == 1 && asked(log, "UploadPart") > 6,
+            reused: [1, 1],
+        },
+        Moment {
+            what: "the payload was whole, and its header not there",
+            harm: header_put(Fault::Reset),
+            come: header_asked,
+            reused: [5, 5],
+        },
+        Moment {
+            what: "the header was there, and its answer lost",
+            harm: header_put(Fault::DropAnswer),
+            come: header_there,
+            reused: [5, 5],
+        },
+    ]
+}
+
+#[test]
+fn killed_push_repeats_or_loses_work() {
+    let Some(bench) = Bench::new("killed-push") else { return };
+    let (mut kills, mut cut, mut reused) = (0, 0, 0);
+    for (n, moment) in moments().into_iter().enumerate() {
+        let name = format!("m{n}");
+        let source = bench.noise("weights.bin", n as u64, LEN);
+        let push = format!("push weights.bin VAULT {name} --json");
+        bench.proxy.clear_log();
+        bench.proxy.add(moment.harm);
+        let running = bench.start(&push);
+        bench.until(moment.what, moment.come);
+        std::thread::sleep(Duration::from_millis(300)); // what is through is noted
+        running.kill();
+        kills += 1;
+        let first = bench.proxy.log();
+        cut += first.iter().filter(|e| e.operation == "UploadPart" && e.status.is_none()).count();
+        bench.proxy.clear_rules();
+        bench.proxy.clear_log();
+
+        let json = bench.run(&push).ok().json();
+        let (again, up) = (json["parts_reused"].as_u64().unwrap(), bench.proxy.counts().up);
+        assert!((moment.reused[0]..=moment.reused[1]).contains(&again), "{}: {again} reused", moment.what);
+        let left = json["payload_bytes"].as_u64().unwrap().saturating_sub(again * PART);
+        assert!(up < left + PART, "{}: {up} bytes sent, {left} were left", moment.what);
+        reused += again;
+        one_body_for_each_part(&[first, bench.proxy.log()].concat());
+
+        bench.holds_only(&name, json["id"].as_str().unwrap());
+        bench.run(&format!("pull VAULT {name} -o {name}.out")).ok();
+        let lost = differing(&source, &bench.shop.read(&format!("{name}.out/weights.bin")));
+        assert_eq!(lost, 0, "{}", moment.what);
+    }
+    say(&format!("pushes killed: {kills} survived; parts cut: {cut}; parts reused: {reused}; bytes lost: 0"));
+}
+
+fn differing(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+}
+
+/// What happens to the source between two runs.
+type Change = (&'static str, fn(&mut Vec<u8>));
+
+const CHANGES: [Change; 4] = [
+    ("a byte of the first part", |source| source[5_000] ^= 1),
+    ("a byte of a part that had not begun", |source| source[LEN - 1_000] ^= 1),
+    ("longer", |source| source.extend([7; 3_000_000])),
+    ("shorter", |source| source.truncate(LEN - 20_000_000)),
+];
+
+#[test]
+fn changed_source_sealed_under_the_old_key() {
+    let Some(bench) = Bench::new("changed-source") else { return };
+    for (n, (what, change)) in CHANGES.into_iter().enumerate() {
+        let name = format!("m{n}");
+        let mut source = bench.noise("weights.bin", 50 + n as u64, LEN);
+        let push = format!("push weights.bin VAULT {name}");
+        bench.proxy.clear_log();
+        bench.proxy.add(parts_from(3, Fault::CutRequest(5 << 20)));
+        let running = bench.start(&push);
+        bench.until("two parts through, three cut", |log| {
+            let cut: BTreeSet<_> = log.iter().filter(|e| e.request_bytes == 5 << 20).map(|e| &e.target).collect();
+            parts_through(log) == 2 && cut.len() == 3
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        running.kill();
+        let old = payload_ids(&bench.proxy.log());
+        bench.proxy.clear_rules();
+
+        change(&mut source);
+        bench.shop.write("weights.bin", &source);
+        let done = bench.run(&push).ok();
+        assert!(done.stderr.contains("beginning anew, under a new key"), "{what}: {}", done.stderr);
+        let json = bench.run(&format!("ls VAULT {name} --json")).ok().json();
+        let id = json["versions"][0]["id"].as_str().unwrap();
+        assert!(old.len() == 1 && !old.contains(id), "{what}: {old:?}, then {id}");
+        one_body_for_each_part(&bench.proxy.log());
+        bench.holds_only(&name, id); // so the old id never became an object, and its upload is aborted
+        assert!(asked(&bench.proxy.log(), "AbortMultipartUpload") > 0);
+        bench.run(&format!("pull VAULT {name} -o {name}.out")).ok();
+        assert_eq!(differing(&source, &bench.shop.read(&format!("{name}.out/weights.bin"))), 0, "{what}");
+    }
+}
+
+/// Artifacts that parts were sent of.
+fn payload_ids(log: &[Exchange]) -> BTreeSet<String> {
+    let parts = log.iter().filter(|e| part_number(&e.target).is_some());
+    parts.map(|e| e.target.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
+}
