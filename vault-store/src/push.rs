@@ -98,7 +98,9 @@ impl Push<'_> {
         let mut record = self.find_record(&|s| s.chunk_size == model.chunk_size);
         loop {
             let kept = record.take().and_then(|r| Some(((model.unlock)(&r.subject().header()?)?.seal_key(), r)));
-            let (key, subject, going_on) = if let Some((key, record)) = kept { (key, record.subject().clone(), Some(record)) } else {
+            let (key, subject, going_on) = if let Some((key, record)) = kept {
+                (key, record.subject().clone(), Some(record))
+            } else {
                 let key = SealKey::random(rng);
                 let header = key.header_for(model.own, model.chunk_size, rng);
                 let version = self.pick_version()?;
