@@ -57,7 +57,7 @@ pub struct Args {
     /// Key file to go on with an interrupted push, or aws-kms:KEY-ARN [default: your key]
     #[arg(short, long = "identity", value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_source))]
     identities: Vec<Source>,
-    /// What others see of who published [default: user@host]
+    /// What others see of who published [default: user at host]
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     publisher: Option<String>,
     /// Plaintext bytes a chunk
