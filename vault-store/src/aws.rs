@@ -221,11 +221,11 @@ where
         }
         other => other,
     };
-    let message = said.filter(|m| !m.is_empty()).unwrap_or_else(|| words(&cause, &chain));
+    let message = said.filter(|m| !m.is_empty()).unwrap_or_else(|| words(&cause, status, &chain));
     StoreError { operation, place: place.into(), status, code, request_id, cause, message }
 }
 
-fn words(cause: &Cause, chain: &str) -> String {
+fn words(cause: &Cause, status: Option<u16>, chain: &str) -> String {
     match cause {
         Cause::PlainHttp => PLAIN_HTTP.into(),
         Cause::NotFound => "not found".into(),
@@ -237,6 +237,8 @@ fn words(cause: &Cause, chain: &str) -> String {
         Cause::Refused => "connection refused".into(),
         Cause::UnknownHost => "the host name does not resolve".into(),
         Cause::Precondition => "the condition does not hold".into(),
+        Cause::NotS3 => "the answer is not one of S3".into(),
+        _ if status.is_some() => "refused, and the server does not say why".into(),
         _ => chain.rsplit(": ").next().unwrap_or(chain).into(),
     }
 }
@@ -262,10 +264,10 @@ fn cause<E>(
         Some(403 | 401) => return Cause::AccessDenied,
         Some(429) => return Cause::Throttled,
         Some(500..) => return Cause::Server,
+        Some(200..=299) => return Cause::NotS3,
         _ => {}
     }
     match error {
-        SdkError::ResponseError(_) if status == Some(200) => Cause::NotS3,
         SdkError::TimeoutError(_) | SdkError::ResponseError(_) => Cause::Connection,
         _ => by_words(chain),
     }

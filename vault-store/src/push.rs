@@ -218,11 +218,9 @@ impl Push<'_> {
 
     /// Before anything is sent: fails if the version is someone else's.
     fn check_free(&self, version: u64, salt: &[u8; 32]) -> Result<()> {
-        match self.vault.store().head(&self.name.header(version)) {
-            Ok(_) => {
-                let there = self.vault.header(self.name, version)?;
-                if there.header.prelude().salt == *salt { Ok(()) } else { Err(self.taken(&there)) }
-            }
+        match self.vault.header(self.name, version) {
+            Ok(there) if there.header.prelude().salt == *salt => Ok(()),
+            Ok(there) => Err(self.taken(&there)),
             Err(e) if e.cause == Cause::NotFound => Ok(()),
             Err(e) => Err(e),
         }

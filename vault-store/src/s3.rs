@@ -121,7 +121,19 @@ impl Store for S3 {
 
     fn head(&self, key: &str) -> Result<Meta> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.key(key));
-        let answer = self.aws.wait(request.send()).map_err(|e| classify("HeadObject", &self.place(key), &e))?;
+        let answer = match self.aws.wait(request.send()) {
+            Ok(answer) => answer,
+            Err(e) => {
+                let e = classify("HeadObject", &self.place(key), &e);
+                // An answer to HEAD has no body to say why: one to GET has.
+                let silent = e.status.is_some() && e.code.is_none() && e.cause != Cause::NotFound;
+                return Err(if silent {
+                    self.get(key, &(0..1), &mut 0, &mut |_| Ok(())).err().unwrap_or(e)
+                } else {
+                    e
+                });
+            }
+        };
         Ok(Meta {
             size: u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or_default(),
             etag: answer.e_tag().unwrap_or_default().into(),

@@ -324,16 +324,16 @@ impl<'a> Engine<'a> {
         if let Some(upload) = &state.upload {
             return Ok(upload.clone());
         }
+        let upload = self.sending.store.begin(self.sending.key)?;
+        state.upload = Some(upload.clone());
         if self.record.get().is_none()
             && let Some(record) = (self.sending.make_record)()?
         {
             let _ = self.record.set(record); // the state's lock is held: nobody else does
         }
-        let upload = self.sending.store.begin(self.sending.key)?;
         if let Some(record) = self.record.get() {
             record.set_upload(&upload.id)?;
         }
-        state.upload = Some(upload.clone());
         Ok(upload)
     }
 
