@@ -8,7 +8,11 @@ mod bench;
 mod common;
 #[path = "vault/errors.rs"]
 mod errors;
+#[path = "vault/faults.rs"]
+mod faults;
 #[path = "vault/parts.rs"]
 mod parts;
 #[path = "vault/resume.rs"]
 mod resume;
+#[path = "vault/versions.rs"]
+mod versions;
