@@ -105,17 +105,20 @@ pub struct PayloadDigest {
 }
 
 /// The payload digest of leaves that come in order, in constant memory.
-pub(crate) struct PayloadHasher {
+pub struct PayloadHasher {
     root: Sha256,
     len: u64,
 }
 
 impl PayloadHasher {
-    pub(crate) fn new() -> Self {
+    /// Of nothing yet.
+    #[expect(clippy::new_without_default)] // a digest of nothing is no sensible default
+    pub fn new() -> Self {
         Self { root: Sha256::new_with_prefix(b"mvault/v1/payload\0"), len: 0 }
     }
 
-    pub(crate) fn push(&mut self, leaf: &[u8; 32], chunk_len: usize) {
+    /// The next chunk: its leaf and its bytes with the tag.
+    pub fn push(&mut self, leaf: &[u8; 32], chunk_len: usize) {
         self.root.update(leaf);
         self.len += chunk_len as u64;
     }
@@ -125,7 +128,8 @@ impl PayloadHasher {
         self.len += len as u64;
     }
 
-    pub(crate) fn finish(self) -> PayloadDigest {
+    /// The digest of all chunks.
+    pub fn finish(self) -> PayloadDigest {
         let digest = self.root.chain_update(self.len.to_be_bytes()).finalize();
         PayloadDigest { len: self.len, digest: digest.into() }
     }

@@ -1,6 +1,8 @@
 //! How large parts are and how many are in flight: within S3's limits (10,000 parts, 5 MiB to 5 GiB each, 5 TiB an
 //! object) and within the memory that mvault may take. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 
+use vault_core::geometry::Chunking;
+
 /// Most parts of an upload.
 pub const MAX_PARTS: u64 = 10_000;
 /// Largest object: 5 TiB.
@@ -18,25 +20,39 @@ const LARGEST_UNSIZED: u64 = 48 * MIB;
 /// An upload of unknown size begins with this many parts of the usual size, then grows.
 const STEP: u32 = 1000;
 
-/// Part sizes of one upload. The same numbers give the same cuts, so that an interrupted upload can go on.
+/// Part sizes of one upload: whole chunks. The same numbers give the same cuts, so that an interrupted upload can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// Bytes of a part; 0 for an upload of unknown size, whose parts grow.
     size: u64,
+    /// Bytes of a sealed chunk.
+    chunk: u64,
 }
 
 impl Plan {
-    /// For an object of about `len` bytes, or of unknown length. `None` if it is too large for a store.
-    pub fn new(len: Option<u64>) -> Option<Self> {
-        let Some(len) = len else { return Some(Self { size: 0 }) };
+    /// For an object of about `len` bytes, or of unknown length, in chunks of `chunk_size` bytes of plaintext. `None` if
+    /// it is too large for a store.
+    pub fn new(len: Option<u64>, chunk_size: u32) -> Option<Self> {
+        let plan = Self::of_size(0, chunk_size);
+        let Some(len) = len else { return Some(plan) };
         // Room for table, tags and manifest is in the rounding and in the parts left over.
-        let least = len.div_ceil(MAX_PARTS - 100).next_multiple_of(MIB);
-        (len <= MAX_OBJECT).then_some(Self { size: least.max(USUAL) })
+        let least = len.div_ceil(MAX_PARTS - 100).next_multiple_of(MIB).next_multiple_of(plan.chunk);
+        (len <= MAX_OBJECT).then_some(Self { size: least.max(plan.whole_chunks(USUAL)), ..plan })
     }
 
     /// As recorded.
-    pub fn of_size(size: u64) -> Self {
-        Self { size }
+    pub fn of_size(size: u64, chunk_size: u32) -> Self {
+        Self { size, chunk: Chunking::new(chunk_size).sealed() as u64 }
+    }
+
+    /// Bytes of a sealed chunk.
+    pub fn chunk(self) -> usize {
+        usize::try_from(self.chunk).unwrap_or(usize::MAX)
+    }
+
+    /// At most so many bytes of whole chunks.
+    fn whole_chunks(self, bytes: u64) -> u64 {
+        bytes / self.chunk * self.chunk
     }
 
     /// As recorded.
@@ -49,15 +65,16 @@ impl Plan {
         if self.size > 0 {
             return (u64::from(number - 1) * self.size, self.size);
         }
-        let (mut offset, mut left, mut size) = (0, number - 1, USUAL);
+        let (mut offset, mut left, mut most) = (0, number - 1, USUAL);
         loop {
-            let here = if size >= LARGEST_UNSIZED { left } else { left.min(STEP) };
+            let size = self.whole_chunks(most);
+            let here = if most >= LARGEST_UNSIZED { left } else { left.min(STEP) };
             offset += u64::from(here) * size;
             left -= here;
-            if left == 0 && (here < STEP || size >= LARGEST_UNSIZED) {
+            if left == 0 && (here < STEP || most >= LARGEST_UNSIZED) {
                 return (offset, size);
             }
-            size = (size + USUAL).min(LARGEST_UNSIZED);
+            most = (most + USUAL).min(LARGEST_UNSIZED);
         }
     }
 
@@ -88,21 +105,21 @@ mod tests {
     #[test]
     fn parts_fit_the_limits_of_s3_and_of_memory() {
         for len in [0, 1, USUAL, 1 << 30, 100 << 30, 1 << 40, 2 << 40, 2_600_000_000_000, MAX_OBJECT - 1, MAX_OBJECT] {
-            let plan = Plan::new(Some(len)).unwrap();
+            let plan = Plan::new(Some(len), 16_384).unwrap();
             let (_, size) = plan.part(1);
             assert!(len.div_ceil(size) <= MAX_PARTS - 100, "{len}");
             assert!((5 * MIB..=5 << 30).contains(&size));
             let memory = size * plan.in_flight() as u64;
             // Above 2.6 TB one part is more than that; docs/OPERATIONS.md says so.
-            let most = if len <= 2_600_000_000_000 { 256 * MIB } else { 530 * MIB };
+            let most = if len <= 2_600_000_000_000 { 256 * MIB } else { 531 * MIB };
             assert!(memory <= most, "{len}: {memory}");
         }
-        assert!(Plan::new(Some(MAX_OBJECT + 1)).is_none());
+        assert!(Plan::new(Some(MAX_OBJECT + 1), 16_384).is_none());
     }
 
     #[test]
     fn parts_of_unknown_size_grow_and_do_not_overlap() {
-        let plan = Plan::new(None).unwrap();
+        let plan = Plan::new(None, 65_536).unwrap();
         let mut at = 0;
         for number in 1..=10_000 {
             let (offset, size) = plan.part(number);

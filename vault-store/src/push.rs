@@ -105,7 +105,7 @@ impl Push<'_> {
                 let header = key.header_for(model.own, model.chunk_size, rng);
                 let version = self.pick_version()?;
                 let header = if model.own.is_empty() { None } else { Some(header?) };
-                (key, self.subject(version, model.sealed_at, header.as_ref())?, None)
+                (key, self.subject(version, model.sealed_at, model.chunk_size, header.as_ref())?, None)
             };
             if let Err(e) = self.check_free(subject.version, key.salt()) {
                 match going_on {
@@ -151,7 +151,7 @@ impl Push<'_> {
             let going_on = record.take();
             let subject = match &going_on {
                 Some(record) => record.subject().clone(),
-                None => self.subject(self.pick_version()?, None, Some(header))?,
+                None => self.subject(self.pick_version()?, None, header.prelude().chunk_size, Some(header))?,
             };
             self.check_free(subject.version, &salt)?;
             self.tell(going_on.as_ref());
@@ -183,12 +183,26 @@ impl Push<'_> {
         }
     }
 
-    fn subject(&self, version: u64, sealed_at: Option<u64>, header: Option<&Header>) -> Result<Subject> {
-        let plan = Plan::new(self.len).ok_or_else(|| {
+    fn subject(
+        &self,
+        version: u64,
+        sealed_at: Option<u64>,
+        chunk_size: u32,
+        header: Option<&Header>,
+    ) -> Result<Subject> {
+        let plan = Plan::new(self.len, chunk_size).ok_or_else(|| {
             let message = "larger than 5 TiB, the most that S3 keeps in one object";
             StoreError::new("push", self.vault.store().place(&self.name.folder()), Cause::Other, message)
         })?;
-        Ok(Subject::new(&self.vault.store().uri(), self.name.as_str(), version, sealed_at, plan.size(), header))
+        Ok(Subject::new(
+            &self.vault.store().uri(),
+            self.name.as_str(),
+            version,
+            sealed_at,
+            chunk_size,
+            plan.size(),
+            header,
+        ))
     }
 
     /// The record of an interrupted push of this model to this vault.
@@ -198,7 +212,7 @@ impl Push<'_> {
             s.vault == uri
                 && s.name == self.name.as_str()
                 && self.version.is_none_or(|v| v == s.version)
-                && Plan::new(self.len).is_some_and(|p| p.size() == s.part_size)
+                && Plan::new(self.len, s.chunk_size).is_some_and(|p| p.size() == s.part_size)
                 && fits(s)
         })
     }
@@ -241,7 +255,7 @@ impl Push<'_> {
         let sending = Sending {
             store: self.vault.store(),
             key: &self.name.payload(salt),
-            plan: Plan::of_size(subject.part_size),
+            plan: Plan::of_size(subject.part_size, subject.chunk_size),
             record,
             make_record: &make_record,
             progress: self.progress,

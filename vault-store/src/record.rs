@@ -39,13 +39,13 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Of a new push.
-    /// Without a header it can be no record.
+    /// Of a new push. Without a header it can be no record.
     pub fn new(
         vault: &str,
         name: &str,
         version: u64,
         sealed_at: Option<u64>,
+        chunk_size: u32,
         part_size: u64,
         header: Option<&Header>,
     ) -> Self {
@@ -55,7 +55,7 @@ impl Subject {
             name: name.into(),
             version,
             sealed_at,
-            chunk_size: header.map_or(0, |h| h.prelude().chunk_size),
+            chunk_size,
             part_size,
             header: header.map(|h| hex(h.bytes())).unwrap_or_default(),
         }

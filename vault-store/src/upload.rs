@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use vault_core::io::WriteAt;
+use vault_core::signature::PayloadHasher;
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +22,8 @@ pub struct Sent {
     pub reused: u32,
     /// Parts of it that were sent now.
     pub sent: u32,
+    /// Payload digest (FORMAT.md 4.5).
+    pub digest: [u8; 32],
 }
 
 /// Makes the record of a push, when the first part is about to be sent; `None` where none is kept.
@@ -99,8 +102,16 @@ struct Engine<'a> {
     there: HashMap<u32, Part>,
     /// Size of the payload, if the interrupted push had completed it.
     whole: Option<u64>,
+    payload: Mutex<Payload>,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// The payload digest, as far as parts have come in order.
+struct Payload {
+    hasher: PayloadHasher,
+    parts: u32,
+    waiting: BTreeMap<u32, Vec<([u8; 32], usize)>>,
 }
 
 #[derive(Default)]
@@ -127,7 +138,8 @@ impl<'a> Engine<'a> {
     fn new(mut sending: Sending<'a>) -> Self {
         let record = sending.record.take().map_or_else(OnceLock::new, OnceLock::from);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { sending, record, there: HashMap::new(), whole: None, state, changed }
+        let payload = Mutex::new(Payload { hasher: PayloadHasher::new(), parts: 0, waiting: BTreeMap::new() });
+        Self { sending, record, there: HashMap::new(), whole: None, payload, state, changed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -282,11 +294,12 @@ impl<'a> Engine<'a> {
     /// Sends one part, or finds that the store has it.
     fn send(&self, number: u32, body: &Bytes) -> Result<(Part, bool)> {
         let (offset, _) = self.sending.plan.part(number);
+        let digest = self.digest(number, body);
         if self.whole.is_some() {
-            return self.compared(number, offset, body);
+            return self.compared(number, offset, body, &digest);
         }
         let upload = self.upload()?;
-        self.recorded(offset, body)?;
+        self.recorded(offset, body, &digest)?;
         if let Some(part) = self.there.get(&number).filter(|p| p.size == body.len() as u64) {
             return Ok((Part { crc: crc64(body), ..part.clone() }, true));
         }
@@ -296,11 +309,11 @@ impl<'a> Engine<'a> {
     }
 
     /// The payload is there as a whole: this part of it must be one that was sent.
-    fn compared(&self, number: u32, offset: u64, body: &[u8]) -> Result<(Part, bool)> {
+    fn compared(&self, number: u32, offset: u64, body: &[u8], digest: &str) -> Result<(Part, bool)> {
         if !self.record.get().is_some_and(|r| r.may_have_sent(offset)) {
             return Err(self.different());
         }
-        self.recorded(offset, body)?;
+        self.recorded(offset, body, digest)?;
         Ok((Part { number, size: body.len() as u64, etag: String::new(), crc: 0 }, true))
     }
 
@@ -311,10 +324,37 @@ impl<'a> Engine<'a> {
         error
     }
 
+    /// The digest of a part for the record: BLAKE3 over the leaves of its chunks, which the payload digest is made of too.
+    fn digest(&self, number: u32, body: &[u8]) -> String {
+        let chunk = self.sending.plan.chunk();
+        let leaves: Vec<_> = body.chunks(chunk).map(|c| (*blake3::hash(c).as_bytes(), c.len())).collect();
+        let mut hasher = blake3::Hasher::new();
+        for (leaf, _) in &leaves {
+            hasher.update(leaf);
+        }
+        let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
+        payload.waiting.insert(number, leaves);
+        let Payload { hasher: whole, parts, waiting } = &mut *payload;
+        while let Some(leaves) = waiting.remove(&(*parts + 1)) {
+            for (leaf, len) in &leaves {
+                whole.push(leaf, *len);
+            }
+            *parts += 1;
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// When every part was seen.
+    fn payload_digest(&self) -> [u8; 32] {
+        let payload = Payload { hasher: PayloadHasher::new(), parts: 0, waiting: BTreeMap::new() };
+        let mut held = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *held, payload).hasher.finish().digest
+    }
+
     /// `[F-44]` `[F-45]`
-    fn recorded(&self, offset: u64, body: &[u8]) -> Result<()> {
+    fn recorded(&self, offset: u64, body: &[u8], digest: &str) -> Result<()> {
         let Some(record) = self.record.get() else { return Ok(()) };
-        let same = record.about_to_send(offset, body.len() as u64, &blake3::hash(body).to_hex())?;
+        let same = record.about_to_send(offset, body.len() as u64, digest)?;
         if same { Ok(()) } else { Err(self.different()) }
     }
 
@@ -346,7 +386,11 @@ impl<'a> Engine<'a> {
         let (len, reused) = (state.end, state.reused);
         if let Some(whole) = self.whole {
             drop(state);
-            return if whole == len { Ok(Sent { len, reused, sent: 0 }) } else { Err(self.different()) };
+            return if whole == len {
+                Ok(Sent { len, reused, sent: 0, digest: self.payload_digest() })
+            } else {
+                Err(self.different())
+            };
         }
         if state.upload.is_none() {
             let body = state.filling.pop_first().map(|(_, (mut buffer, filled))| {
@@ -355,10 +399,11 @@ impl<'a> Engine<'a> {
             });
             drop(state);
             let body = body.unwrap_or_default();
-            self.recorded(0, &body)?;
+            let digest = self.digest(1, &body);
+            self.recorded(0, &body, &digest)?;
             self.sending.store.put(self.sending.key, body.clone())?;
             (self.sending.progress)(body.len() as u64);
-            return Ok(Sent { len, reused: 0, sent: 1 });
+            return Ok(Sent { len, reused: 0, sent: 1, digest: self.payload_digest() });
         }
         let parts: Vec<_> = state.done.values().cloned().collect();
         let upload = state.upload.clone();
@@ -368,7 +413,7 @@ impl<'a> Engine<'a> {
             self.sending.store.complete(&upload, &parts, Whole { size: len, crc })?;
         }
         let sent = u32::try_from(parts.len()).unwrap_or(u32::MAX) - reused;
-        Ok(Sent { len, reused, sent })
+        Ok(Sent { len, reused, sent, digest: self.payload_digest() })
     }
 }
 

@@ -280,10 +280,10 @@ impl<'a> Vault<'a> {
         for model in names {
             let payloads = self.payloads(&model)?;
             let uploads = self.store.uploads(&model.payloads())?;
-            let Some(named) = self.named_payloads(&model)? else { continue };
+            let Some(wanted_ids) = self.named_payloads(&model)? else { continue };
             for payload in payloads {
                 let key = model.payload(&payload.id);
-                let wanted = named.contains(&payload.id) || uploads.iter().any(|u| u.key == key);
+                let wanted = wanted_ids.contains(&payload.id) || uploads.iter().any(|u| u.key == key);
                 if !wanted && old(payload.modified) {
                     garbage.push(Garbage::Payload { name: model.as_str().into(), payload });
                 }

@@ -11,7 +11,6 @@ use crate::sources::Model;
 use crate::vaults::{VaultArgs, open, reference, tag};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use rand_core::UnwrapErr;
-use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -101,8 +100,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         None => push_model(args, &project, &push, out),
     };
     bar.finish_and_clear();
-    let (pushed, digest) = done?;
-    report(&name, tag.as_ref(), &*store, &pushed, digest, out)
+    report(&name, tag.as_ref(), &*store, &done?, out)
 }
 
 fn tell(note: &Note, out: &Output) {
@@ -141,9 +139,7 @@ fn sealed(path: &Path) -> Result<Option<(File, Header)>, CliError> {
     Ok(Some((file, header)))
 }
 
-type Done = (Pushed, Option<[u8; 32]>);
-
-fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> Result<Done, CliError> {
+fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> Result<Pushed, CliError> {
     let mut model = Model::open(&args.path, args.how.follow_symlinks)?;
     if args.path == Path::new("-") {
         model.rename(push.name.as_str());
@@ -161,7 +157,6 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
     let progress = |_| {};
     let mut options = args.how.options(push.name.as_str().into(), project, &model, key.as_ref(), &progress);
     options.chunk_size = args.chunk_size;
-    options.payload_digest = true;
     let terms = Terms {
         chunk_size: args.chunk_size,
         sealed_at: options.sealed_at,
@@ -179,10 +174,16 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
         Ok::<_, CliError>(sealed)
     })?;
     warn_of_verdicts(&sealed.manifest, out);
-    Ok((pushed, sealed.payload_digest))
+    Ok(pushed)
 }
 
-fn push_sealed(args: &Args, mut push: Push<'_>, file: &File, header: &Header, out: &Output) -> Result<Done, CliError> {
+fn push_sealed(
+    args: &Args,
+    mut push: Push<'_>,
+    file: &File,
+    header: &Header,
+    out: &Output,
+) -> Result<Pushed, CliError> {
     let named = |e: CliError| e.about(args.path.display());
     let offset = u64::from(header.prelude().header_len);
     let len = file.metadata().map_err(io(args.path.display()))?.len().saturating_sub(offset);
@@ -211,7 +212,7 @@ fn push_sealed(args: &Args, mut push: Push<'_>, file: &File, header: &Header, ou
                 .hint("push it under its own name and version, or seal it anew with --name and --model-version"),
         ));
     }
-    Ok((push.sealed(header, file, offset, len)?, header.signature().map(|s| s.payload.digest)))
+    Ok(push.sealed(header, file, offset, len)?)
 }
 
 fn report(
@@ -219,7 +220,6 @@ fn report(
     tag: Option<&TagName>,
     store: &dyn vault_store::Store,
     pushed: &Pushed,
-    digest: Option<[u8; 32]>,
     out: &mut Output,
 ) -> Result<(), CliError> {
     let name = name.as_str();
@@ -230,7 +230,7 @@ fn report(
         "model_version": pushed.version,
         "tag": tag.map(TagName::as_str),
         "id": pushed.header.prelude().artifact_id(),
-        "digest": digest.map(|d| hex(&d)),
+        "digest": hex(&pushed.sent.digest),
         "recipients": pushed.header.stanzas().count(),
         "signed": pushed.header.signature().is_some(),
         "payload_bytes": pushed.sent.len,
@@ -240,16 +240,14 @@ fn report(
     let tagged = tag.map(|t| format!(", tagged {}", t.as_str())).unwrap_or_default();
     let moved = pushed.tag_before.as_ref().filter(|t| t.version != pushed.version);
     let moved = moved.map(|t| format!(" (was version {})", t.version)).unwrap_or_default();
-    let mut text = format!(
-        "{name}:{} published in {}, {}, for {}{}{tagged}{moved}\n",
+    let text = format!(
+        "{name}:{} published in {}, {}, for {}{}{tagged}{moved}\ndigest {}\n",
         pushed.version,
         store.uri(),
         size(pushed.sent.len),
         count(pushed.header.stanzas().count(), "recipient"),
         if pushed.header.signature().is_some() { ", signed" } else { "" },
+        hex(&pushed.sent.digest),
     );
-    if let Some(digest) = digest {
-        let _ = writeln!(text, "digest {}", hex(&digest));
-    }
     out.result(&json, &text)
 }
