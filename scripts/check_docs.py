@@ -112,7 +112,7 @@ def commands(texts):
     """The README shows the commands, and every `make X` that a document names exists."""
     readme = texts.get("README.md", "")
     blocks = "".join(re.findall(r"```.*?```", readme, flags=re.S))
-    for command in ("mvault keygen", "mvault seal", "mvault open"):
+    for command in ("mvault keygen", "mvault seal", "mvault open", "mvault push", "mvault pull"):
         if command not in blocks:
             yield f"README.md: no command block with `{command}`"
     targets = set(re.findall(r"^([a-z]+):", texts.get("Makefile", ""), flags=re.M))

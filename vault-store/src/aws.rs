@@ -210,9 +210,9 @@ where
 {
     let response = error.raw_response();
     let status = response.map(|r| r.status().as_u16());
-    let request_id = error.request_id().or_else(|| response?.headers().get("x-amz-request-id")).map(str::to_owned);
-    let code = error.code().map(str::to_owned);
-    let said = error.message().map(str::to_owned);
+    let request_id = error.request_id().or_else(|| response?.headers().get("x-amz-request-id")).map(plain);
+    let code = error.code().map(plain);
+    let said = error.message().map(plain);
     let chain = chain(error);
     let cause = cause(operation, status, code.as_deref(), said.as_deref().unwrap_or_default(), &chain, error);
     let cause = match cause {
@@ -223,6 +223,11 @@ where
     };
     let message = said.filter(|m| !m.is_empty()).unwrap_or_else(|| words(&cause, status, &chain));
     StoreError { operation, place: place.into(), status, code, request_id, cause, message }
+}
+
+/// A server's words, fit for a terminal.
+fn plain(said: &str) -> String {
+    said.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).take(500).collect()
 }
 
 fn words(cause: &Cause, status: Option<u16>, chain: &str) -> String {
@@ -409,6 +414,12 @@ mod tests {
         ] {
             assert!(!is_loopback(uri), "{uri}");
         }
+    }
+
+    #[test]
+    fn servers_words_move_no_cursor() {
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\u{FFFD}[2Jb\u{FFFD}");
+        assert_eq!(plain(&"x".repeat(9000)).len(), 500);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Store for S3 {
                     size: u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or_default(),
                     etag: answer.e_tag().unwrap_or_default().into(),
                     modified: answer.last_modified().and_then(seconds),
-                    publisher: answer.metadata().and_then(|m| m.get(PUBLISHER)).cloned(),
+                    publisher: answer.metadata().and_then(|m| m.get(PUBLISHER)).map(|p| ascii(p)),
                 };
                 let (mut bytes, mut body) = (Vec::new(), answer.body);
                 while let Some(frame) = body.try_next().await.map_err(|e| {
@@ -138,7 +138,7 @@ impl Store for S3 {
             size: u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or_default(),
             etag: answer.e_tag().unwrap_or_default().into(),
             modified: answer.last_modified().and_then(seconds),
-            publisher: answer.metadata().and_then(|m| m.get(PUBLISHER)).cloned(),
+            publisher: answer.metadata().and_then(|m| m.get(PUBLISHER)).map(|p| ascii(p)),
         })
     }
 
