@@ -158,10 +158,10 @@ fn pull_opened(
         Ok(verified) => verified,
         Err(e) => {
             drop(entries);
-            place.undo();
             if e.rule().is_some() {
                 spool.remove(); // what is kept of it is of no use
             }
+            place.undo();
             let pinned = e.rule() == Some("F-21") && signers.is_empty();
             let e = if pinned { e.hint(NOT_PINNED) } else { e };
             return Err(e.about(format!("{}: nothing was written", found.shown())));
