@@ -217,6 +217,9 @@ fn words(cause: &Cause, chain: &str) -> String {
         Cause::Refused => "connection refused".into(),
         Cause::UnknownHost => "the host name does not resolve".into(),
         Cause::Precondition => "the condition does not hold".into(),
+        Cause::NotS3 => "the answer is not one of S3".into(),
+        // What follows is the SDK's view of its own types.
+        _ if chain.contains("unhandled error") => "refused without a reason".into(),
         _ => chain.rsplit(": ").next().unwrap_or(chain).into(),
     }
 }
@@ -246,7 +249,7 @@ fn cause<E>(
     }
     match error {
         SdkError::TimeoutError(_) => Cause::Connection,
-        SdkError::ResponseError(_) if status == Some(200) => Cause::NotS3,
+        SdkError::ResponseError(_) | SdkError::ServiceError(_) if status == Some(200) => Cause::NotS3,
         SdkError::ResponseError(_) => Cause::Connection,
         _ => by_words(chain),
     }
