@@ -310,12 +310,17 @@ impl<'a> Engine<'a> {
         if let Some(upload) = &state.upload {
             return Ok(upload.clone());
         }
-        if self.record.get().is_none()
-            && let Some(record) = (self.sending.make_record)()?
-        {
-            let _ = self.record.set(record); // the state's lock is held: nobody else does
-        }
-        let upload = self.sending.store.begin(self.sending.key)?;
+        let new = if self.record.get().is_none() { (self.sending.make_record)()? } else { None };
+        let upload = match (self.sending.store.begin(self.sending.key), new) {
+            (Ok(upload), new) => {
+                let _ = new.map(|record| self.record.set(record)); // the state's lock is held: nobody else does
+                upload
+            }
+            (Err(e), new) => {
+                let _ = new.map(Record::remove); // nothing was sent: nothing to go on with
+                return Err(e);
+            }
+        };
         if let Some(record) = self.record.get() {
             record.set_upload(&upload.id)?;
         }
