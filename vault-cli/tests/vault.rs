@@ -6,5 +6,9 @@
 #[path = "vault/bench.rs"]
 mod bench;
 mod common;
+#[path = "vault/errors.rs"]
+mod errors;
+#[path = "vault/parts.rs"]
+mod parts;
 #[path = "vault/resume.rs"]
 mod resume;
