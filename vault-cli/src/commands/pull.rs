@@ -155,10 +155,10 @@ fn pull_opened(
         Ok(verified) => verified,
         Err(e) => {
             drop(entries);
-            place.undo();
             if e.rule().is_some() {
                 spool.remove(); // what is kept of it is of no use
             }
+            place.undo();
             return Err(e.about(format!("{}: nothing was written", found.shown())));
         }
     };
