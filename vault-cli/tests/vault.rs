@@ -8,7 +8,13 @@ mod bench;
 mod common;
 #[path = "vault/errors.rs"]
 mod errors;
+#[path = "vault/faults.rs"]
+mod faults;
 #[path = "vault/parts.rs"]
 mod parts;
+#[path = "vault/pulls.rs"]
+mod pulls;
+#[path = "vault/racing.rs"]
+mod racing;
 #[path = "vault/resume.rs"]
 mod resume;
