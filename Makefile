@@ -2,16 +2,16 @@
 # Everything is built with the release profile, so nothing is built twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench fuzz lint audit install clean
+.PHONY: help build demo s3 test bench fuzz lint audit install clean
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
-# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE.
+# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, --only s3.
 ARGS ?=
 
 help: ## this list
 	@echo "mvault: an encrypted vault for ML models"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 
 build: ## target/release/mvault
 	@scripts/setup.sh build
@@ -20,10 +20,13 @@ build: ## target/release/mvault
 demo: ## seal, inspect, open, range-read and re-key real models, and compare digests
 	@scripts/demo.sh
 
+s3: ## an S3 server on 127.0.0.1:8333 to try mvault with, until Ctrl-C
+	@scripts/serve-s3.sh
+
 test: ## every test of the workspace
 	@scripts/test.sh
 
-bench: ## mvault beside age, rage, openssl, gpg, cp and cat (ARGS="--size 512M")
+bench: ## mvault beside its peers, sealing and on S3 (ARGS="--only s3 --size 512M")
 	@scripts/bench.sh $(ARGS)
 
 fuzz: ## every fuzz target for a while (SECONDS=60)

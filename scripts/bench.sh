@@ -1,12 +1,30 @@
 #!/usr/bin/env bash
-# make bench: builds what is measured, gives the bench a folder in tmpfs (and one on disk for what does not fit), and
-# removes both whatever happens. Arguments go to mvault-bench: --size 512M, --rounds N, --growth-max 1G, --json FILE.
+# make bench: builds what is measured, gives the benches a folder in tmpfs (and one on disk for what does not fit), and
+# removes both whatever happens. First sealing and opening, then push and pull on an S3 server; --only seal or --only s3
+# runs one of them. Other arguments go to both: --size 512M, --rounds N, --json FILE (for S3 FILE with -s3 before its
+# suffix); --growth-max 1G concerns sealing only.
 
 source "$(dirname "$0")/common.sh"
 
-"$REPO/scripts/setup.sh" build bench
-models=$("$REPO/scripts/models.sh")
+only='' common=() seal=() s3=()
+while (($# > 0)); do
+    (($# > 1)) || die "$1 needs a value"
+    case $1 in
+        --only) only=$2 ;;
+        --growth-max) seal+=("$1" "$2") ;;
+        --json)
+            seal+=("$1" "$2")
+            [[ $2 == *.* ]] && s3+=("$1" "${2%.*}-s3.${2##*.}") || s3+=("$1" "$2-s3")
+            ;;
+        *) common+=("$1" "$2") ;;
+    esac
+    shift 2
+done
+[[ $only == '' || $only == seal || $only == s3 ]] || die "--only seal or --only s3, not '$only'"
+
+"$REPO/scripts/setup.sh" build
 cd "$REPO"
+# One command for all, so that every dependency is built once, with the same features.
 cargo build --quiet --release -p mvault-bench -p vault-cli
 bin=$(target_dir)/release
 
@@ -17,5 +35,17 @@ disk=$(mktemp -d "${TMPDIR:-/tmp}/mvault-bench.XXXXXX")
 trap 'rm -rf "$memory" "$disk"' EXIT
 trap 'exit 130' INT TERM
 
-TMPDIR=$disk "$bin/mvault-bench" --dir "$memory" --mvault "$bin/mvault" \
-    --rage "$(tool_dir rage)/bin/rage" --models "$models" "$@"
+if [[ $only != s3 ]]; then
+    "$REPO/scripts/setup.sh" bench
+    models=$("$REPO/scripts/models.sh")
+    mkdir "$memory/seal"
+    TMPDIR=$disk "$bin/mvault-bench" --dir "$memory/seal" --mvault "$bin/mvault" \
+        --rage "$(tool_dir rage)/bin/rage" --models "$models" "${common[@]}" "${seal[@]}"
+    rm -rf "$memory/seal"
+fi
+if [[ $only != seal ]]; then
+    "$REPO/scripts/setup.sh" bench-s3
+    mkdir "$memory/s3"
+    TMPDIR=$disk "$bin/mvault-bench" s3 --dir "$memory/s3" --mvault "$bin/mvault" --peers "$(bench_venv_dir)/bin" \
+        --weed "$(servers_venv_dir)/bin/weed" "${common[@]}" "${s3[@]}"
+fi

@@ -12,6 +12,7 @@ PATH=$(target_dir)/release:$PATH
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/mvault-demo.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+true_home=$HOME
 export HOME=$work/home XDG_CONFIG_HOME=$work/home/.config XDG_DATA_HOME=$work/home/.local/share
 mkdir -p "$HOME"
 cd "$work"
@@ -87,7 +88,34 @@ main() {
     expect 3 mvault open minilm.mvault -i colleague.txt --signer other.pem.pub -o never
     check "nothing was released" test -z "$(find never -type f 2>/dev/null)"
 
+    heading "9. A vault on a real S3 server: sealed while it is sent, opened while it arrives"
+    serve
+    run mvault push models/minilm s3://models/team minilm --sign sign.pem --tag prod
+    run mvault push models/minilm s3://models/team minilm -i colleague.txt -r "$us" -r "$colleague"
+    run mvault ls s3://models/team minilm
+    run mvault pull s3://models/team minilm@prod --signer sign.pem.pub -o back/vault
+    check "every file has its digest" same_digests models/minilm back/vault
+    run_to tensor-s3.bin mvault cat s3://models/team/minilm:1 model.safetensors --tensor "$tensor"
+    check "one tensor, fetched alone" cmp tensor.bin tensor-s3.bin
+    expect 3 mvault pull s3://models/team minilm@prod --min-version 2 -o never
+    expect 5 mvault push models/minilm s3://models/team minilm --model-version 1
+    run mvault recipients add s3://models/team/minilm:1 -r "$colleague"
+    run mvault pull s3://models/team minilm:1 -i colleague.txt -o back/colleague
+    check "the colleague can open it now" same_digests models/minilm back/colleague
+    run mvault rm s3://models/team minilm:2 --yes
+    check "nothing was released" test -z "$(find never -type f 2>/dev/null)"
+
     printf '\ndemo: all %d checks passed\n' "$checks"
+}
+
+# An S3 server for this run alone, on a port that was free; ended with the script.
+serve() {
+    local lines port
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    lines=$(HOME=$true_home "$REPO/scripts/serve-s3.sh" --background --port "$port" 2>messages) || die "$(<messages)"
+    eval "$lines"
+    trap 'kill "$MVAULT_S3_PID"; rm -rf "$work"' EXIT
+    printf '  S3 server: %s\n' "$AWS_ENDPOINT_URL"
 }
 
 checks=0

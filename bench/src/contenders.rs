@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::machine;
 use crate::measure::{Runner, Step};
 
 /// The three things that are measured.
@@ -126,6 +127,19 @@ pub fn all(runner: &Runner, mvault: &Path, rage: &Path) -> Vec<Entry> {
         ("gpg --symmetric", gpg_key(runner, &keys)),
     ];
     rows.into_iter().map(|(name, kind)| (name, kind.map(Contender))).collect()
+}
+
+/// The machine and everyone's versions.
+pub fn describe(runner: &Runner, mvault: &Path, rage: &Path) -> String {
+    let programs = [
+        ("mvault", mvault, "--version"),
+        ("age", Path::new("age"), "--version"),
+        ("rage", rage, "--version"),
+        ("openssl", Path::new("openssl"), "version"),
+        ("gpg", Path::new("gpg"), "--version"),
+        ("cp", Path::new("cp"), "--version"),
+    ];
+    machine::describe(runner, &programs)
 }
 
 /// The row that every other one is compared with.

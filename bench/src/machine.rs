@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::measure::{Runner, Step};
 
-/// The machine and the peers' versions, in a few lines.
-pub fn describe(runner: &Runner, mvault: &Path, rage: &Path) -> String {
+/// The machine, and the versions of `programs` (name, program, the argument that makes it say), in a few lines.
+pub fn describe(runner: &Runner, programs: &[(&str, &Path, &str)]) -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name));
@@ -34,14 +34,6 @@ pub fn describe(runner: &Runner, mvault: &Path, rage: &Path) -> String {
         Ok(output) => output.lines().next().unwrap_or_default().trim().to_owned(),
         Err(problem) => format!("missing ({problem})"),
     };
-    let programs = [
-        ("mvault", mvault, "--version"),
-        ("age", Path::new("age"), "--version"),
-        ("rage", rage, "--version"),
-        ("openssl", Path::new("openssl"), "version"),
-        ("gpg", Path::new("gpg"), "--version"),
-        ("cp", Path::new("cp"), "--version"),
-    ];
     for (name, program, arg) in programs {
         let line = version(program, arg);
         let line = line.strip_prefix(name).map_or(line.as_str(), str::trim_start);
@@ -68,7 +60,7 @@ pub fn in_memory(dir: &Path) -> bool {
 }
 
 fn df(dir: &Path, field: &str) -> Result<String, String> {
-    let runner = Runner { dir: dir.to_owned() };
+    let runner = Runner { dir: dir.to_owned(), env: Vec::new() };
     let text = runner.output(&Step::program("df").args(["-B1", &format!("--output={field}")]).args([dir]))?;
     Ok(text.lines().nth(1).unwrap_or_default().trim().to_owned())
 }

@@ -13,6 +13,7 @@ mod limit;
 mod machine;
 mod measure;
 mod rounds;
+mod s3;
 mod table;
 mod warm;
 
@@ -43,6 +44,9 @@ fn main() {
     {
         return limit::write(Path::new(file), bytes.parse().unwrap_or(0));
     }
+    if args.first().is_some_and(|first| first == "s3") {
+        std::process::exit(s3::main(args.into_iter().skip(1)));
+    }
     let options = match options(args.into_iter()) {
         Ok(options) => options,
         Err(problem) => {
@@ -57,11 +61,12 @@ fn main() {
 }
 
 fn bench(options: &Options) -> Result<(), String> {
-    let runner = Runner { dir: options.dir.clone() };
-    let machine = machine::describe(&runner, &options.mvault, &options.rage);
+    let runner = Runner { dir: options.dir.clone(), env: Vec::new() };
+    let machine = contenders::describe(&runner, &options.mvault, &options.rage);
     println!("{machine}\n");
-    let size = fitting(options.size, &options.dir)?;
-    let _held = warm_up(options, size)?;
+    let size = fitting(options.size, &options.dir, 3)?;
+    let growth = growth::need(options.growth_max, machine::room(&options.dir)?);
+    let _held = warm_up(&options.dir, (size * 3).max(growth))?;
     let contenders = contenders::all(&runner, &options.mvault, &options.rage);
     let mut results = Vec::new();
     for case in cases(options, size)? {
@@ -97,16 +102,15 @@ fn bench(options: &Options) -> Result<(), String> {
 }
 
 /// In tmpfs, where files are memory: makes sure that all the memory the bench needs is this machine's already.
-fn warm_up(options: &Options, size: u64) -> Result<Option<warm::Warm>, String> {
-    if !machine::in_memory(&options.dir) {
+fn warm_up(dir: &Path, bytes: u64) -> Result<Option<warm::Warm>, String> {
+    if !machine::in_memory(dir) {
         println!("Not in tmpfs: the disk is part of every figure.\n");
         return Ok(None);
     }
-    let room = machine::room(&options.dir)?;
-    let growth = growth::need(options.growth_max, room);
-    let bytes = (size * 3).max(growth).saturating_add(512 << 20).min(room.saturating_sub(512 << 20));
+    let room = machine::room(dir)?;
+    let bytes = bytes.saturating_add(512 << 20).min(room.saturating_sub(512 << 20));
     eprintln!("bench: touching {} of memory", machine::size(bytes));
-    let held = warm::warm(&options.dir, bytes).map_err(|e| format!("{}: {e}", options.dir.display()))?;
+    let held = warm::warm(dir, bytes).map_err(|e| format!("{}: {e}", dir.display()))?;
     println!(
         "Memory: {} touched before measuring (first touch: {:.2} GiB/s), so that the host's pages are no part of it.\n",
         machine::size(bytes),
@@ -141,11 +145,11 @@ fn cases(options: &Options, size: u64) -> Result<Vec<Result<rounds::Case, String
     Ok(cases)
 }
 
-/// The size that fits three times into the folder's file system and the machine's memory.
-fn fitting(wanted: u64, dir: &Path) -> Result<u64, String> {
+/// The size that fits so many times into the folder's file system and the machine's memory.
+fn fitting(wanted: u64, dir: &Path, times: u64) -> Result<u64, String> {
     let room = machine::room(dir)?;
     let mut size = wanted;
-    while size > 1 << 20 && size.saturating_mul(3) + (256 << 20) > room {
+    while size > 1 << 20 && size.saturating_mul(times) + (256 << 20) > room {
         size /= 2;
     }
     if size < wanted {

@@ -65,6 +65,8 @@ pub struct Cost {
 pub struct Runner {
     /// Working directory, home and temporary folder of everything that is run.
     pub dir: PathBuf,
+    /// More of the environment.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Runner {
@@ -82,6 +84,7 @@ impl Runner {
         for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "GNUPGHOME"] {
             command.env(variable, &self.dir);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let start = Instant::now();
         let child = command.spawn().map_err(|e| format!("{name}: {e}"))?;
         let done = AtomicBool::new(false);

@@ -75,12 +75,17 @@ pub fn print_targets(result: &CaseResult) {
             ENGINE | ENGINE_MEMORY => engine(result, task, other).and_then(|(_, ratio)| ratio),
             _ => ratio(result, other, task),
         };
-        let verdict = match got {
-            Some(got) if got >= wanted => "pass",
-            Some(_) => "MISS",
-            None => "not measured",
-        };
-        println!("  {:>12}  {:>6}  at least {wanted:.2}x  {what}, against {other}", verdict, times(got));
+        let verdict = verdict(got, wanted);
+        println!("  {verdict:>12}  {:>6}  at least {wanted:.2}x  {what}, against {other}", times(got));
+    }
+}
+
+/// What is said of a target.
+pub fn verdict(got: Option<f64>, wanted: f64) -> &'static str {
+    match got {
+        Some(got) if got >= wanted => "pass",
+        Some(_) => "MISS",
+        None => "not measured",
     }
 }
 
@@ -185,6 +190,7 @@ fn rate(bytes: u64, cost: &Cost) -> f64 {
     bytes as f64 / GIB / cost.wall.as_secs_f64()
 }
 
-fn times(ratio: Option<f64>) -> String {
+/// A ratio for people.
+pub fn times(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"))
 }

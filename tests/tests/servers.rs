@@ -124,6 +124,20 @@ fn seaweed_does_all_and_lets_one_writer_win() {
 }
 
 #[test]
+fn seaweed_answers_as_aws_where_it_can_be_told_to() {
+    let Some(server) = Server::shared() else { return };
+    server.create_bucket("as-aws");
+    let nowhere = server.curl("PUT", "/never-made/object", &[], b"data");
+    assert_eq!((nowhere.status, nowhere.all("Code")), (404, vec!["NoSuchBucket".to_owned()]));
+    let encrypted = server.curl("PUT", "/as-aws/object", &[("x-amz-server-side-encryption", "AES256")], b"data");
+    assert_eq!((encrypted.status, encrypted.header("x-amz-server-side-encryption")), (200, Some("AES256")));
+    assert_eq!(server.curl("GET", "/as-aws/object", &[], b"").body, b"data");
+    let other = [("x-amz-checksum-crc32c", "AAAAAA==")];
+    let damaged = server.curl("PUT", "/as-aws/damaged", &other, b"not of that checksum");
+    assert_eq!(damaged.status, 400, "{damaged:?}");
+}
+
+#[test]
 fn seaweed_refuses_who_may_not() {
     let Some(server) = Server::shared() else { return };
     server.create_bucket(READ_ONLY_BUCKET);

@@ -142,8 +142,10 @@ fn every_rule_has_a_vector() {
     let defined: BTreeSet<u8> = defined.collect();
     assert!(defined.len() >= 39, "rules were not found in FORMAT.md");
     let covered: BTreeSet<u8> = stored().iter().flat_map(Vector::rules).collect();
-    // F-38 is about files on the way out: the command line's tests have it.
-    let missing: Vec<_> = defined.difference(&covered).filter(|r| **r != 38).collect();
+    // F-38 is about files on the way out: the command line's tests have it. F-41 to F-46 are about vaults and pushes:
+    // tests/store.rs and vault-cli/tests/vault.rs have them.
+    let elsewhere = |rule: u8| rule == 38 || (41..=46).contains(&rule);
+    let missing: Vec<_> = defined.difference(&covered).filter(|r| !elsewhere(**r)).collect();
     assert!(missing.is_empty(), "no vector for {missing:?}");
     let unknown: Vec<_> = covered.difference(&defined).collect();
     assert!(unknown.is_empty(), "vectors name rules that are not in FORMAT.md: {unknown:?}");

@@ -125,6 +125,8 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access, force: bool) -> Resu
 pub struct NewEntries {
     file: PathBuf,
     folder: PathBuf,
+    /// Nothing of the entry's name may be in this folder.
+    free_in: Option<PathBuf>,
     inner: OnceLock<Inner>,
 }
 
@@ -136,7 +138,13 @@ enum Inner {
 impl NewEntries {
     /// A single file will be in the folder that `file` is in; a folder will be `folder`.
     pub fn new(file: &Path, folder: &Path) -> Self {
-        Self { file: file.to_owned(), folder: folder.to_owned(), inner: OnceLock::new() }
+        Self { file: file.to_owned(), folder: folder.to_owned(), free_in: None, inner: OnceLock::new() }
+    }
+
+    /// A single file's name must be free in `folder`: refused before the work, not after it.
+    #[must_use]
+    pub fn free_in(self, folder: &Path) -> Self {
+        Self { free_in: Some(folder.to_owned()), ..self }
     }
 
     /// Syncs and places the one file of an artifact that is a file: it has no name yet.
@@ -163,7 +171,15 @@ impl NewEntries {
 impl EntrySink for NewEntries {
     fn begin(&self, entries: &[(String, Option<u64>)]) -> std::io::Result<()> {
         let plain = |e: CliError| std::io::Error::other(e.message().to_owned());
-        let inner = if matches!(entries, [(path, _)] if !path.contains('/')) {
+        let single = match entries {
+            [(path, _)] if !path.contains('/') => Some(path),
+            _ => None,
+        };
+        let inner = if let Some(path) = single {
+            if self.free_in.as_ref().is_some_and(|folder| folder.join(path).symlink_metadata().is_ok()) {
+                let message = format!("{path} already exists");
+                return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, message));
+            }
             Inner::File(NewFile::create(&self.file, Access::Owner, true).map_err(plain)?)
         } else {
             let folder = NewFolder::create(&self.folder).map_err(plain)?;

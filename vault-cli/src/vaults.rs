@@ -34,7 +34,7 @@ impl VaultArgs {
         let uri = parse(text).map_err(|e| e.about(project.path().display()))?;
         Ok(Some(match uri {
             Uri::Folder(path) => Uri::Folder(project.resolve(&path)),
-            s3 => s3,
+            s3 @ Uri::S3 { .. } => s3,
         }))
     }
 

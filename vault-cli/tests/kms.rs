@@ -312,6 +312,17 @@ fn nobody_is_asked_who_was_not_named() {
     assert_eq!(kms.connections(), asked);
 }
 
+/// Of two keys in a header, only the named one is asked about.
+#[test]
+fn named_key_alone_is_asked_about() {
+    let kms = refusing(400, "DisabledException", "disabled");
+    let (bench, two) = (Bench::canned(&kms), ARN.replace("1234abcd", "5678abcd"));
+    sealed(&bench, &format!("-r aws-kms:{ARN} -r aws-kms:{two}"));
+    bench.run(&format!("verify m.mvault -i aws-kms:{two}")).fails(5, &two);
+    let asked: Vec<Value> = kms.requests().iter().map(|r| serde_json::from_str(r).unwrap()).collect();
+    assert!(asked.len() == 1 && asked[0]["KeyId"] == two, "{asked:?}");
+}
+
 /// [F-40]: a header of many stanzas costs sixteen requests.
 #[test]
 fn sixteen_stanzas_are_brought_to_kms() {

@@ -12,9 +12,7 @@ mod errors;
 mod faults;
 #[path = "vault/parts.rs"]
 mod parts;
-#[path = "vault/pulls.rs"]
-mod pulls;
-#[path = "vault/racing.rs"]
-mod racing;
 #[path = "vault/resume.rs"]
 mod resume;
+#[path = "vault/versions.rs"]
+mod versions;

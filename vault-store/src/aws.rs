@@ -9,6 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -51,23 +52,15 @@ pub struct Aws {
 impl Aws {
     /// Finds region, credentials and endpoint. No request is sent but those of the credential chain.
     pub fn connect(options: &AwsOptions) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("mvault-net")
-            .enable_all()
-            .build()
-            .map_err(StoreError::io("start", "network threads"))?;
-        let client = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-            .tls_context(tls_context(options)?)
-            .build_https();
+        let runtime = runtime()?;
+        let client = client(options)?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(client)
             .retry_config(RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(200)))
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(Duration::from_secs(5))
-                    .read_timeout(Duration::from_secs(60))
+                    .read_timeout(Duration::from_mins(1))
                     .build(),
             );
         if let Some(region) = &options.region {
@@ -77,13 +70,24 @@ impl Aws {
             loader = loader.profile_name(profile);
         }
         let config = runtime.block_on(loader.load());
+        Ok(Self::on(runtime, config, options))
+    }
+
+    /// With credentials, region and endpoint that the caller has, for programs that do not take them from their
+    /// environment.
+    pub fn with_config(config: SdkConfig, options: &AwsOptions) -> Result<Self> {
+        let config = config.into_builder().http_client(client(options)?).build();
+        Ok(Self::on(runtime()?, config, options))
+    }
+
+    fn on(runtime: tokio::runtime::Runtime, config: SdkConfig, options: &AwsOptions) -> Self {
         let config = if config.region().is_none() {
             // S3 redirects to the right region; KMS keys name theirs.
             config.into_builder().region(Region::new("us-east-1")).build()
         } else {
             config
         };
-        Ok(Self { runtime: Arc::new(runtime), config, options: options.clone() })
+        Self { runtime: Arc::new(runtime), config, options: options.clone() }
     }
 
     /// What an S3 client is configured with.
@@ -125,6 +129,22 @@ impl Aws {
     fn guard(&self) -> PlainHttpGuard {
         PlainHttpGuard { allowed: self.options.dangerous_plain_http }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("mvault-net")
+        .enable_all()
+        .build()
+        .map_err(StoreError::io("start", "network threads"))
+}
+
+fn client(options: &AwsOptions) -> Result<SharedHttpClient> {
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .tls_context(tls_context(options)?)
+        .build_https())
 }
 
 fn tls_context(options: &AwsOptions) -> Result<TlsContext> {
@@ -201,11 +221,11 @@ where
         }
         other => other,
     };
-    let message = said.filter(|m| !m.is_empty()).unwrap_or_else(|| words(&cause, &chain));
+    let message = said.filter(|m| !m.is_empty()).unwrap_or_else(|| words(&cause, status, &chain));
     StoreError { operation, place: place.into(), status, code, request_id, cause, message }
 }
 
-fn words(cause: &Cause, chain: &str) -> String {
+fn words(cause: &Cause, status: Option<u16>, chain: &str) -> String {
     match cause {
         Cause::PlainHttp => PLAIN_HTTP.into(),
         Cause::NotFound => "not found".into(),
@@ -218,8 +238,7 @@ fn words(cause: &Cause, chain: &str) -> String {
         Cause::UnknownHost => "the host name does not resolve".into(),
         Cause::Precondition => "the condition does not hold".into(),
         Cause::NotS3 => "the answer is not one of S3".into(),
-        // What follows is the SDK's view of its own types.
-        _ if chain.contains("unhandled error") => "refused without a reason".into(),
+        _ if status.is_some() => "refused, and the server does not say why".into(),
         _ => chain.rsplit(": ").next().unwrap_or(chain).into(),
     }
 }
@@ -245,12 +264,11 @@ fn cause<E>(
         Some(403 | 401) => return Cause::AccessDenied,
         Some(429) => return Cause::Throttled,
         Some(500..) => return Cause::Server,
+        Some(200..=299) => return Cause::NotS3,
         _ => {}
     }
     match error {
-        SdkError::TimeoutError(_) => Cause::Connection,
-        SdkError::ResponseError(_) | SdkError::ServiceError(_) if status == Some(200) => Cause::NotS3,
-        SdkError::ResponseError(_) => Cause::Connection,
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => Cause::Connection,
         _ => by_words(chain),
     }
 }

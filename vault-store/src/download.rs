@@ -152,7 +152,7 @@ impl<'a> Download<'a> {
         if at == len {
             return Ok(());
         }
-        let message = format!("the payload is shorter than it was: {} bytes at {start}, expected {len}", at);
+        let message = format!("the payload is shorter than it was: {at} bytes at {start}, expected {len}");
         Err(StoreError::new("GetObject", self.store.place(self.key), crate::Cause::Malformed, message))
     }
 

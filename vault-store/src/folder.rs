@@ -155,7 +155,7 @@ impl Store for Folder {
         let failed = || StoreError::io("write", self.place(key));
         let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(path.parent().unwrap_or(&self.root));
         let new = new.as_mut().map_err(|e| failed()(std::io::Error::new(e.kind(), e.to_string())))?;
-        let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         new.as_file().set_permissions(mode).map_err(failed())?;
         new.write_all(bytes).and_then(|()| new.as_file().sync_all()).map_err(failed())?;
         match condition {
@@ -164,7 +164,7 @@ impl Store for Folder {
             }
             Condition::Is(etag) => {
                 let _lock = self.lock()?;
-                if self.head(key).map(|m| m.etag != etag).unwrap_or(true) {
+                if self.head(key).map_or(true, |m| m.etag != etag) {
                     let message = "it was changed meanwhile";
                     return Err(StoreError::new("write", self.place(key), Cause::Precondition, message));
                 }

@@ -63,8 +63,8 @@ impl Plan {
 
     /// The part that holds `offset`.
     pub fn locate(self, offset: u64) -> u32 {
-        if self.size > 0 {
-            return u32::try_from(offset / self.size).unwrap_or(u32::MAX - 1) + 1;
+        if let Some(part) = offset.checked_div(self.size) {
+            return u32::try_from(part).unwrap_or(u32::MAX - 1) + 1;
         }
         let (mut low, mut high) = (1, u32::try_from(MAX_PARTS).unwrap_or(u32::MAX) * 4);
         while low + 1 < high {
@@ -87,13 +87,15 @@ mod tests {
 
     #[test]
     fn parts_fit_the_limits_of_s3_and_of_memory() {
-        for len in [0, 1, USUAL, 1 << 30, 100 << 30, 1 << 40, 2 << 40, MAX_OBJECT - 1, MAX_OBJECT] {
+        for len in [0, 1, USUAL, 1 << 30, 100 << 30, 1 << 40, 2 << 40, 2_600_000_000_000, MAX_OBJECT - 1, MAX_OBJECT] {
             let plan = Plan::new(Some(len)).unwrap();
             let (_, size) = plan.part(1);
             assert!(len.div_ceil(size) <= MAX_PARTS - 100, "{len}");
             assert!((5 * MIB..=5 << 30).contains(&size));
             let memory = size * plan.in_flight() as u64;
-            assert!(memory <= 256 * MIB || plan.in_flight() == 1, "{len}: {memory}");
+            // Above 2.6 TB one part is more than that; docs/OPERATIONS.md says so.
+            let most = if len <= 2_600_000_000_000 { 256 * MIB } else { 530 * MIB };
+            assert!(memory <= most, "{len}: {memory}");
         }
         assert!(Plan::new(Some(MAX_OBJECT + 1)).is_none());
     }

@@ -98,15 +98,14 @@ impl Push<'_> {
         let mut record = self.find_record(&|s| s.chunk_size == model.chunk_size);
         loop {
             let kept = record.take().and_then(|r| Some(((model.unlock)(&r.subject().header()?)?.seal_key(), r)));
-            let (key, subject, going_on) = match kept {
-                Some((key, record)) => (key, record.subject().clone(), Some(record)),
-                None => {
-                    let key = SealKey::random(rng);
-                    let header = key.header_for(model.own, model.chunk_size, rng);
-                    let version = self.pick_version()?;
-                    let header = if model.own.is_empty() { None } else { Some(header?) };
-                    (key, self.subject(version, model.sealed_at, header.as_ref())?, None)
-                }
+            let (key, subject, going_on) = if let Some((key, record)) = kept {
+                (key, record.subject().clone(), Some(record))
+            } else {
+                let key = SealKey::random(rng);
+                let header = key.header_for(model.own, model.chunk_size, rng);
+                let version = self.pick_version()?;
+                let header = if model.own.is_empty() { None } else { Some(header?) };
+                (key, self.subject(version, model.sealed_at, header.as_ref())?, None)
             };
             if let Err(e) = self.check_free(subject.version, key.salt()) {
                 match going_on {
@@ -133,7 +132,13 @@ impl Push<'_> {
                     self.drop_attempt(failed.record, failed.upload.as_ref());
                     (self.note)(Note::BeginsAnew);
                 }
-                Err(failed) => return Err(failed.error),
+                Err(failed) => {
+                    // With a record the next push goes on; what nobody goes on with is taken back.
+                    if !failed.sending || failed.record.is_none() {
+                        self.drop_attempt(failed.record, failed.upload.as_ref());
+                    }
+                    return Err(failed.error);
+                }
             }
         }
     }
@@ -157,7 +162,13 @@ impl Push<'_> {
                     self.drop_attempt(failed.record, failed.upload.as_ref());
                     (self.note)(Note::BeginsAnew);
                 }
-                Err(failed) => return Err(failed.error),
+                Err(failed) => {
+                    // With a record the next push goes on; what nobody goes on with is taken back.
+                    if !failed.sending || failed.record.is_none() {
+                        self.drop_attempt(failed.record, failed.upload.as_ref());
+                    }
+                    return Err(failed.error);
+                }
             }
         }
     }
@@ -207,11 +218,9 @@ impl Push<'_> {
 
     /// Before anything is sent: fails if the version is someone else's.
     fn check_free(&self, version: u64, salt: &[u8; 32]) -> Result<()> {
-        match self.vault.store().head(&self.name.header(version)) {
-            Ok(_) => {
-                let there = self.vault.header(self.name, version)?;
-                if there.header.prelude().salt == *salt { Ok(()) } else { Err(self.taken(&there)) }
-            }
+        match self.vault.header(self.name, version) {
+            Ok(there) if there.header.prelude().salt == *salt => Ok(()),
+            Ok(there) => Err(self.taken(&there)),
             Err(e) if e.cause == Cause::NotFound => Ok(()),
             Err(e) => Err(e),
         }
@@ -224,7 +233,7 @@ impl Push<'_> {
         keep: bool,
         salt: &[u8; 32],
         seal: &mut dyn FnMut(&dyn WriteAt) -> Result<T, E>,
-    ) -> Result<(T, Sent, Option<Record>), Failed<E>> {
+    ) -> Result<(T, Sent, Option<Record>), Box<Failed<E>>> {
         let make_record = || match self.records {
             Some(folder) if keep => Record::create(folder, subject.clone(), salt).map(Some),
             _ => Ok(None),

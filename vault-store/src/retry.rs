@@ -21,7 +21,7 @@ impl Patience {
 
     /// For a transfer under way: longer than a server takes to start again.
     pub fn transfer() -> Self {
-        Self::of(Duration::from_secs(60))
+        Self::of(Duration::from_mins(1))
     }
 
     /// For this long.

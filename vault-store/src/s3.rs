@@ -33,21 +33,6 @@ impl S3 {
         Self { client: Client::from_conf(config), aws, bucket: bucket.into(), prefix }
     }
 
-    /// An answer to HEAD has no body that says why: a GET of one byte is told.
-    fn reason(&self, key: &str, error: StoreError) -> StoreError {
-        if error.code.is_some() || error.status.is_none_or(|s| s == 404 || s >= 500) {
-            return error;
-        }
-        match self.aws.wait(self.client.get_object().bucket(&self.bucket).key(self.key(key)).range("bytes=0-0").send())
-        {
-            Err(e) => match classify(error.operation, &error.place, &e) {
-                told if told.code.is_some() && told.cause != Cause::NotFound => told,
-                _ => error,
-            },
-            Ok(_) => error,
-        }
-    }
-
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -136,8 +121,19 @@ impl Store for S3 {
 
     fn head(&self, key: &str) -> Result<Meta> {
         let request = self.client.head_object().bucket(&self.bucket).key(self.key(key));
-        let answer = self.aws.wait(request.send()).map_err(|e| classify("HeadObject", &self.place(key), &e));
-        let answer = answer.map_err(|e| self.reason(key, e))?;
+        let answer = match self.aws.wait(request.send()) {
+            Ok(answer) => answer,
+            Err(e) => {
+                let e = classify("HeadObject", &self.place(key), &e);
+                // An answer to HEAD has no body to say why: one to GET has.
+                let silent = e.status.is_some() && e.code.is_none() && e.cause != Cause::NotFound;
+                return Err(if silent {
+                    self.get(key, &(0..1), &mut 0, &mut |_| Ok(())).err().unwrap_or(e)
+                } else {
+                    e
+                });
+            }
+        };
         Ok(Meta {
             size: u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or_default(),
             etag: answer.e_tag().unwrap_or_default().into(),
@@ -326,7 +322,8 @@ impl Store for S3 {
             if maybe_done && self.head(&upload.key).is_ok_and(|m| m.size == whole.size) {
                 return Ok(());
             }
-            if !patience.again(&e) {
+            // Parts that are not the whole will not be at the next try either.
+            if e.cause == Cause::BadDigest || !patience.again(&e) {
                 return Err(e);
             }
         }

@@ -48,18 +48,20 @@ pub struct Failed<E> {
     pub error: E,
     /// The source is not the one of the interrupted push: nothing more may be sent under its DEK `[F-45]`.
     pub differs: bool,
+    /// It was the sending that failed, not the sealing: another try may go on.
+    pub sending: bool,
     /// The record, which then must go, or with which the push can go on.
     pub record: Option<Record>,
     /// The upload that was begun.
     pub upload: Option<Upload>,
 }
 
-impl<'a> Sending<'a> {
+impl Sending<'_> {
     /// Runs `seal`, which writes the payload, while what it writes is sent. When it has returned, completes the payload.
     pub fn run<T, E: From<StoreError>>(
         self,
         seal: impl FnOnce(&dyn WriteAt) -> Result<T, E>,
-    ) -> Result<(T, Sent, Option<Record>), Failed<E>> {
+    ) -> Result<(T, Sent, Option<Record>), Box<Failed<E>>> {
         let mut engine = Engine::new(self);
         let outcome = engine.resume().map_err(E::from).and_then(|()| {
             std::thread::scope(|scope| {
@@ -71,12 +73,21 @@ impl<'a> Sending<'a> {
                 sealed
             })
         });
-        let finished = outcome.and_then(|value| Ok((value, engine.finish()?)));
+        let finished = outcome.and_then(|value| match engine.finish() {
+            Ok(sent) => Ok((value, sent)),
+            Err(e) => {
+                engine.fail(e.clone(), false);
+                Err(e.into())
+            }
+        });
         let Engine { record, state, .. } = engine;
         let (record, state) = (record.into_inner(), state.into_inner().unwrap_or_else(PoisonError::into_inner));
         match finished {
             Ok((value, sent)) => Ok((value, sent, record)),
-            Err(error) => Err(Failed { error, differs: state.differs, record, upload: state.upload }),
+            Err(error) => {
+                let (differs, sending) = (state.differs, state.failed);
+                Err(Box::new(Failed { error, differs, sending, record, upload: state.upload }))
+            }
         }
     }
 }
@@ -105,6 +116,8 @@ struct State {
     upload: Option<Upload>,
     failure: Option<StoreError>,
     differs: bool,
+    /// There was a failure.
+    failed: bool,
     closed: bool,
     /// Highest byte written.
     end: u64,
@@ -128,6 +141,7 @@ impl<'a> Engine<'a> {
     fn fail(&self, error: StoreError, differs: bool) {
         let mut state = self.lock();
         state.differs |= differs;
+        state.failed = true;
         state.failure.get_or_insert(error);
         self.changed.notify_all();
     }
@@ -310,21 +324,16 @@ impl<'a> Engine<'a> {
         if let Some(upload) = &state.upload {
             return Ok(upload.clone());
         }
-        let new = if self.record.get().is_none() { (self.sending.make_record)()? } else { None };
-        let upload = match (self.sending.store.begin(self.sending.key), new) {
-            (Ok(upload), new) => {
-                let _ = new.map(|record| self.record.set(record)); // the state's lock is held: nobody else does
-                upload
-            }
-            (Err(e), new) => {
-                let _ = new.map(Record::remove); // nothing was sent: nothing to go on with
-                return Err(e);
-            }
-        };
+        let upload = self.sending.store.begin(self.sending.key)?;
+        state.upload = Some(upload.clone());
+        if self.record.get().is_none()
+            && let Some(record) = (self.sending.make_record)()?
+        {
+            let _ = self.record.set(record); // the state's lock is held: nobody else does
+        }
         if let Some(record) = self.record.get() {
             record.set_upload(&upload.id)?;
         }
-        state.upload = Some(upload.clone());
         Ok(upload)
     }
 

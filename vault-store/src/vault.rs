@@ -271,15 +271,21 @@ impl<'a> Vault<'a> {
     pub fn garbage(&self, before: u64) -> Result<Vec<Garbage>> {
         let old = |time: Option<u64>| time.is_some_and(|t| t < before);
         let mut garbage = Vec::new();
-        for name in self.names()? {
-            let payloads = self.payloads(&name)?;
-            let uploads = self.store.uploads(&name.payloads())?;
-            let Some(named) = self.named_payloads(&name)? else { continue };
+        let mut names = self.names()?;
+        // A first push that was given up has left an upload and no object.
+        for upload in self.store.uploads("")? {
+            let name = upload.key.split_once("/payloads/").and_then(|(name, _)| Name::new(name).ok());
+            names.extend(name.filter(|n| !names.contains(n)));
+        }
+        for model in names {
+            let payloads = self.payloads(&model)?;
+            let uploads = self.store.uploads(&model.payloads())?;
+            let Some(named) = self.named_payloads(&model)? else { continue };
             for payload in payloads {
-                let key = name.payload(&payload.id);
+                let key = model.payload(&payload.id);
                 let wanted = named.contains(&payload.id) || uploads.iter().any(|u| u.key == key);
                 if !wanted && old(payload.modified) {
-                    garbage.push(Garbage::Payload { name: name.as_str().into(), payload });
+                    garbage.push(Garbage::Payload { name: model.as_str().into(), payload });
                 }
             }
             garbage.extend(uploads.into_iter().filter(|u| old(u.started)).map(Garbage::Upload));

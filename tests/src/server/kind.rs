@@ -89,6 +89,8 @@ fn seaweed(program: &Path, folder: &Path, tls: bool) -> Spec {
     command.args(["-logtostderr=true", "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
     // one master need not wait for others; no telemetry; no catalog servers; a volume is made for each bucket and more
     command.args(["-master.peers=none", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
+    // AWS makes no bucket by the way, and encrypts at rest when it is asked to
+    command.arg("-s3.autoCreateBucket=false").env("WEED_S3_SSE_KEY", "mvault-tests");
     command.args(["-volume.max=1000", "-master.volumeSizeLimitMB=1024", "-volume.preStopSeconds=0"]);
     for (name, port) in [
         ("master.port", master),

@@ -94,6 +94,7 @@ pub struct Place {
     /// The output folder, if it was made now.
     made: Option<PathBuf>,
     announced_folder: bool,
+    force: bool,
 }
 
 impl Place {
@@ -115,7 +116,7 @@ impl Place {
         if let Some(dir) = &made {
             std::fs::create_dir_all(dir).map_err(io(dir.display()))?;
         }
-        Ok(Self { file, folder, output, made, announced_folder })
+        Ok(Self { file, folder, output, made, announced_folder, force })
     }
 
     /// Whether the artifact says it is a folder.
@@ -125,7 +126,11 @@ impl Place {
 
     /// To be filled.
     pub fn entries(&self) -> NewEntries {
-        NewEntries::new(&self.file, &self.folder)
+        let entries = NewEntries::new(&self.file, &self.folder);
+        if self.announced_folder || self.force {
+            return entries;
+        }
+        entries.free_in(self.output.as_deref().unwrap_or(Path::new(".")))
     }
 
     /// Nothing was opened: a folder that was made for it goes, if it is empty.

@@ -70,6 +70,9 @@ pub struct Args {
     aws: AwsArgs,
 }
 
+/// Next step when the payload has not the digest that was pinned.
+const NOT_PINNED: &str = "the vault has another artifact than the one you pinned; ask the publisher";
+
 fn parse_digest(text: &str) -> Result<[u8; 32], String> {
     vault_store::layout::payload_id(&text.to_ascii_lowercase()).ok_or_else(|| "expected 64 hexadecimal digits".into())
 }
@@ -159,6 +162,8 @@ fn pull_opened(
                 spool.remove(); // what is kept of it is of no use
             }
             place.undo();
+            let pinned = e.rule() == Some("F-21") && signers.is_empty();
+            let e = if pinned { e.hint(NOT_PINNED) } else { e };
             return Err(e.about(format!("{}: nothing was written", found.shown())));
         }
     };
@@ -276,7 +281,8 @@ fn check_digest(
         (Some(read), Some(expected)) if read.digest != expected => Err(CliError::not_authentic(format!(
             "the payload's digest is {}, not the one that is demanded [F-21]",
             hex(&read.digest)
-        ))),
+        ))
+        .hint(NOT_PINNED)),
         _ => Ok(()),
     }
 }

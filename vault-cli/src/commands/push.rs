@@ -11,6 +11,7 @@ use crate::sources::Model;
 use crate::vaults::{VaultArgs, open, reference, tag};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use rand_core::UnwrapErr;
+use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub struct Args {
     /// Key file to go on with an interrupted push, or aws-kms:KEY-ARN [default: your key]
     #[arg(short, long = "identity", value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_source))]
     identities: Vec<Source>,
-    /// What others see of who published [default: user@host]
+    /// What others see of who published [default: user at host]
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     publisher: Option<String>,
     /// Plaintext bytes a chunk
@@ -97,7 +98,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     };
     let done = match sealed(&args.path)? {
         Some((file, header)) => push_sealed(args, push, &file, &header, out),
-        None => push_model(args, &project, push, out),
+        None => push_model(args, &project, &push, out),
     };
     bar.finish_and_clear();
     let (pushed, digest) = done?;
@@ -142,7 +143,7 @@ fn sealed(path: &Path) -> Result<Option<(File, Header)>, CliError> {
 
 type Done = (Pushed, Option<[u8; 32]>);
 
-fn push_model(args: &Args, project: &Project, push: Push<'_>, out: &Output) -> Result<Done, CliError> {
+fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> Result<Done, CliError> {
     let mut model = Model::open(&args.path, args.how.follow_symlinks)?;
     if args.path == Path::new("-") {
         model.rename(push.name.as_str());
@@ -248,7 +249,7 @@ fn report(
         if pushed.header.signature().is_some() { ", signed" } else { "" },
     );
     if let Some(digest) = digest {
-        text.push_str(&format!("digest {}\n", hex(&digest)));
+        let _ = writeln!(text, "digest {}", hex(&digest));
     }
     out.result(&json, &text)
 }

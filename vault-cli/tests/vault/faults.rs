@@ -1,159 +1,177 @@
-//! Harm on the way: networks cut, servers restarted, bursts of refusals, lost answers, flipped bits. The same process
-//! goes on where it can, and refuses where it must.
+//! Networks that break, lie and come back, and servers that restart: what was published is whole, what was pulled is the
+//! source, and nothing is published twice.
 
-use crate::bench::{Bench, Running, asked, header_put, one_body_for_each_part, part_number, parts_through};
-use mvault_tests::proxy::{Exchange, Fault, Rule};
+use crate::bench::{Bench, PART, asked, header_put, one_body_for_each_part, parts_through, say};
+use mvault_tests::proxy::{Fault, Rule};
 use mvault_tests::server::Server;
 use std::time::Duration;
 
 const LEN: usize = 60_000_000;
-/// Slow enough to do harm in the middle.
-const SLOW: Option<u64> = Some(20_000_000);
 
-fn is_payload_get(exchange: &Exchange) -> bool {
-    exchange.operation == "GetObject" && exchange.target.contains("/payloads/")
-}
-
-/// What was asked for is under way: some of it is through, not all.
-fn in_the_middle(log: &[Exchange]) -> bool {
-    let up: u64 = log.iter().filter(|e| e.operation == "UploadPart").map(|e| e.request_bytes).sum();
-    let down: u64 = log.iter().filter(|e| is_payload_get(e)).map(|e| e.response_bytes).sum();
-    up + down > 10_000_000
-}
-
-/// Pushes and pulls, with harm in the middle of each.
-fn with_harm(bench: &Bench<'_>, harm: impl Fn(&Bench<'_>)) {
-    let source = bench.noise("big.bin", 3, LEN);
-    for args in ["push big.bin VAULT big --json", "pull VAULT big -o out --json"] {
-        bench.proxy.clear_log();
-        bench.proxy.throttle(SLOW);
-        let mut running: Running = bench.start(args);
-        bench.until("in the middle", in_the_middle);
-        harm(bench);
-        assert!(!running.ended(), "{args}: {}", running.wait().stderr);
-        bench.proxy.throttle(None);
-        running.wait().ok();
-    }
-    assert!(bench.shop.read("out/big.bin") == source);
-    let listed = bench.run("ls VAULT big --json").ok().json();
-    bench.holds_only("big", listed["versions"][0]["id"].as_str().unwrap());
+fn pulls(bench: &Bench<'_>, what: &str, source: &[u8]) {
+    bench.run(&format!("pull VAULT {what} -o back -f")).ok();
+    assert!(bench.shop.read("back/m.bin") == source, "{what}: not what was pushed");
+    let left: Vec<_> = std::fs::read_dir(bench.shop.path("back")).unwrap().map(|i| i.unwrap().file_name()).collect();
+    assert_eq!(left, ["m.bin"], "something is left beside it");
 }
 
 #[test]
-fn pulled_cable_ends_the_transfer() {
-    let Some(bench) = Bench::new("pulled-cable") else { return };
-    with_harm(&bench, |bench| {
-        bench.proxy.block();
-        std::thread::sleep(Duration::from_secs(3));
-        bench.proxy.unblock();
-    });
-}
-
-#[test]
-fn restarted_server_ends_the_transfer() {
-    let Some(server) = Server::seaweed() else { return };
-    with_harm(&Bench::on(&server, "restarted"), |bench| bench.server.restart());
-}
-
-#[test]
-fn burst_of_refusals_ends_the_transfer() {
-    let Some(bench) = Bench::new("refusals") else { return };
-    let source = bench.noise("big.bin", 4, LEN);
-    let hits = [
-        bench.proxy.add(Rule::new("CreateMultipartUpload", "", Fault::SLOW_DOWN).times(2)),
-        bench.proxy.add(Rule::new("UploadPart", "", Fault::SLOW_DOWN).nth(2).times(12)),
-        bench.proxy.add(Rule::new("UploadPart", "", Fault::Reset).nth(20).times(2)),
-        bench.proxy.add(Rule::new("CompleteMultipartUpload", "", Fault::INTERNAL_ERROR).times(2)),
-        // So does S3 answer when it fails while it completes.
-        bench.proxy.add(Rule::new("CompleteMultipartUpload", "", Fault::Answer(200, "InternalError")).nth(3)),
-        bench.proxy.add(Rule::new("PutObject", "", Fault::SLOW_DOWN).times(2)),
-        bench.proxy.add(Rule::new("GetObject", "/payloads/", Fault::SLOW_DOWN).times(5)),
-        bench.proxy.add(Rule::new("GetObject", "/payloads/", Fault::CutResponse(3_000_000)).nth(6).times(3)),
-    ];
-    bench.run("push big.bin VAULT big").ok();
-    bench.run("pull VAULT big -o out").ok();
-    assert!(bench.shop.read("out/big.bin") == source);
-    let counts = hits.map(|h| h.count());
-    assert!(counts.iter().all(|n| *n > 0), "{counts:?}");
-    assert_eq!(counts[1], 12, "a burst on parts");
-}
-
-#[test]
-fn lost_answers_publish_twice_or_not_at_all() {
-    let Some(bench) = Bench::new("lost-answers") else { return };
-    let source = bench.noise("big.bin", 5, LEN);
-    let complete = bench.proxy.add(Rule::new("CompleteMultipartUpload", "", Fault::DropAnswer).times(2));
-    let header = bench.proxy.add(header_put(Fault::DropAnswer).times(1));
-    let part = bench.proxy.add(Rule::new("UploadPart", "partNumber=2", Fault::DropAnswer).times(2));
-    let pushed = bench.run("push big.bin VAULT big --tag prod --json").ok().json();
-    assert!(complete.count() > 0 && header.count() == 1 && part.count() == 2);
-    assert_eq!(pushed["model_version"], 1);
-    let id = pushed["id"].as_str().unwrap();
-    assert_eq!(bench.objects(), ["big/1".to_owned(), format!("big/payloads/{id}"), "big/tags/prod".into()]);
+fn cut_network_ends_a_transfer() {
+    let Some(bench) = Bench::new("cut") else { return };
+    let source = bench.noise("m.bin", 1, LEN);
+    bench.proxy.throttle(Some(30_000_000));
+    let push = bench.start("push m.bin VAULT m");
+    bench.until("sending", |log| parts_through(log) >= 1);
+    bench.proxy.block();
+    std::thread::sleep(Duration::from_secs(3));
+    bench.proxy.unblock();
+    push.wait().ok();
     one_body_for_each_part(&bench.proxy.log());
-    bench.run("pull VAULT big@prod -o out").ok();
-    assert!(bench.shop.read("out/big.bin") == source);
+    bench.proxy.clear_log();
+    bench.proxy.throttle(Some(30_000_000));
+    let pull = bench.start("pull VAULT m -o back");
+    bench.until("fetching", |log| asked(log, "GetObject") >= 2);
+    std::thread::sleep(Duration::from_millis(300));
+    bench.proxy.block();
+    std::thread::sleep(Duration::from_secs(3));
+    bench.proxy.unblock();
+    pull.wait().ok();
+    assert!(bench.shop.read("back/m.bin") == source);
 }
 
 #[test]
-fn flipped_bit_of_an_answer_released() {
-    let Some(bench) = Bench::new("flipped-answers") else { return };
-    let source = bench.noise("big.bin", 6, LEN);
-    let digest = bench.run("push big.bin VAULT big --json").ok().json()["digest"].as_str().unwrap().to_owned();
-    let block = 16 << 20;
-    let ranged = |r: &mvault_tests::proxy::Request, start: u64| {
-        r.target.contains("/payloads/") && r.header("range").is_some_and(|h| h.starts_with(&format!("bytes={start}-")))
-    };
-    // Once: fetched again, and right.
-    for (out, flip) in [("a", 5_000_000), ("b", block - 1)] {
-        let hits = bench.proxy.add(Rule::when(Fault::FlipResponse(flip), move |r| ranged(r, block)).times(1));
-        bench.run(&format!("pull VAULT big -o {out}")).ok();
-        assert_eq!(hits.count(), 1);
-        assert!(bench.shop.read(&format!("{out}/big.bin")) == source);
-        bench.proxy.clear_rules();
-    }
-    // At every try: refused, and nothing written. The block's fourth byte, and what is fetched of it alone.
-    let before = bench.shop.names();
-    bench.proxy.add(Rule::when(Fault::FlipResponse(3), |r| r.target.contains("/payloads/")));
-    let done = bench.run("pull VAULT big -o c --keep-after 0").fails(3, "[F-25]");
-    assert!(done.stderr.contains("nothing was written"), "{}", done.stderr);
-    bench.run("cat VAULT/big:1 big.bin --range 30000000-30000100").fails(3, "[F-25]");
-    bench.run(&format!("pull VAULT big --sealed --expect-digest {digest}")).fails(3, "[F-21]");
-    assert_eq!(bench.shop.names(), before);
-}
-
-#[test]
-fn flipped_bit_of_a_part_stored() {
-    let Some(bench) = Bench::new("flipped-parts") else { return };
-    let source = bench.noise("big.bin", 7, LEN);
-    let hits = bench.proxy.add(Rule::new("UploadPart", "partNumber=2", Fault::FlipRequest(9_000_000)).times(2));
-    bench.run("push big.bin VAULT big").ok();
-    let log = bench.proxy.log();
-    let of_two: Vec<_> = log.iter().filter(|e| part_number(&e.target) == Some(2)).collect();
-    assert_eq!(hits.count(), 2);
-    assert!(of_two.len() == 3 && of_two[0].status == Some(400) && of_two[2].status == Some(200), "{of_two:#?}");
-    assert_eq!(parts_through(&log), 4);
+fn restarted_server_ends_a_transfer() {
+    let Some(server) = Server::seaweed() else { return };
+    let bench = Bench::on(&server, "restart");
+    let source = bench.noise("m.bin", 2, LEN);
+    bench.proxy.throttle(Some(30_000_000));
+    let push = bench.start("push m.bin VAULT m");
+    bench.until("sending", |log| parts_through(log) >= 1);
+    server.restart();
+    push.wait().ok();
     bench.proxy.clear_rules();
-    bench.run("pull VAULT big -o out").ok();
-    assert!(bench.shop.read("out/big.bin") == source);
-    assert!(asked(&log, "UploadPart") == 6);
+    pulls(&bench, "m", &source);
 }
 
 #[test]
-fn payload_that_rotted_released() {
-    let Some(bench) = Bench::new("rotted") else { return };
-    bench.noise("big.bin", 8, 40_000_000);
-    let pushed = bench.run("push big.bin local big --json").ok().json();
-    let payload = format!("local/big/payloads/{}", pushed["id"].as_str().unwrap());
-    let good = bench.shop.read(&payload);
-    for at in [0, 20_000_000, good.len() - 1] {
-        let mut bad = good.clone();
-        bad[at] ^= 0x40;
-        bench.shop.write(&payload, &bad);
-        let before = bench.shop.names();
-        bench.run("pull local big -o out").fails(3, "[F-");
-        assert_eq!(bench.shop.names(), before, "byte {at}");
+fn busy_server_ends_a_transfer() {
+    let Some(bench) = Bench::new("busy") else { return };
+    let source = bench.noise("m.bin", 3, LEN);
+    let slow = bench.proxy.add(Rule::new("UploadPart", "", Fault::SLOW_DOWN).times(6));
+    let cut = bench.proxy.add(Rule::new("UploadPart", "", Fault::CutRequest(3_000_000)).nth(8).times(2));
+    bench.run("push m.bin VAULT m").ok();
+    assert_eq!((slow.count(), cut.count()), (6, 2));
+    let slow = bench.proxy.add(Rule::new("GetObject", "payloads", Fault::SLOW_DOWN).times(3));
+    let broken = bench.proxy.add(Rule::new("GetObject", "payloads", Fault::CutResponse(5_000_000)).nth(5).times(3));
+    pulls(&bench, "m", &source);
+    assert!(slow.count() == 3 && broken.count() == 3, "{} {}", slow.count(), broken.count());
+    say("parts cut: 5, answers 503: 9, bytes lost: 0");
+}
+
+/// The server did it, and its answer is lost: done is done, once.
+#[test]
+fn lost_answer_publishes_twice_or_not_at_all() {
+    let Some(bench) = Bench::new("lost") else { return };
+    let source = bench.noise("m.bin", 4, LEN);
+    let complete = bench.proxy.add(Rule::new("CompleteMultipartUpload", "", Fault::DropAnswer).times(1));
+    let header = bench.proxy.add(header_put(Fault::DropAnswer).times(1));
+    let pushed = bench.run("push m.bin VAULT m --json").ok().json();
+    assert_eq!((complete.count(), header.count()), (1, 1));
+    assert_eq!(pushed["model_version"], 1);
+    bench.holds_only("m", pushed["id"].as_str().unwrap());
+    pulls(&bench, "m:1", &source);
+}
+
+#[test]
+fn flipped_bit_is_released_or_kept() {
+    let Some(bench) = Bench::new("flip") else { return };
+    let source = bench.noise("m.bin", 5, LEN);
+    let up = bench.proxy.add(Rule::new("UploadPart", "", Fault::FlipRequest(1_000_000)).times(2));
+    bench.run("push m.bin VAULT m").ok();
+    assert_eq!(up.count(), 2);
+    let down = bench.proxy.add(Rule::new("GetObject", "payloads", Fault::FlipResponse(2_000_000)).times(2));
+    pulls(&bench, "m", &source);
+    assert_eq!(down.count(), 2, "nothing was flipped");
+    bench.proxy.add(Rule::new("GetObject", "payloads", Fault::FlipResponse(10_000)));
+    let done = bench.run("pull VAULT m -o never").fails(3, "[F-25]");
+    assert!(done.stderr.contains("nothing was written") && !bench.shop.exists("never"));
+    bench.run("cat VAULT/m:1 m.bin --range 0-99").fails(3, "[F-25]");
+}
+
+/// What an interrupted pull leaves is ciphertext; the next one uses it, and does not trust it.
+#[test]
+fn killed_pull_leaves_plaintext_or_loses_work() {
+    let Some(bench) = Bench::new("pull") else { return };
+    let len = 150_000_000; // more than the ranges that are under way at once
+    let source = bench.noise("m.bin", 6, len);
+    bench.run("push m.bin VAULT m").ok();
+    let mut reused = 0;
+    for (way, spoil) in
+        [("-o back --keep-after 0", false), ("-o back --keep-after 0", true), ("-o m.mvault --sealed", true)]
+    {
+        bench.proxy.throttle(Some(30_000_000));
+        let pull = bench.start(&format!("pull VAULT m {way}"));
+        bench.until("fetching", |log| {
+            log.iter().filter(|e| e.target.contains("/payloads/") && e.complete && e.response_bytes >= PART).count()
+                >= 1
+        });
+        std::thread::sleep(Duration::from_millis(400));
+        pull.kill();
+        bench.proxy.clear_rules();
+        let folder = if way.contains("back") { bench.shop.path("back") } else { bench.shop.path(".") };
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|i| i.unwrap().path()).collect();
+        let left: Vec<_> = left.into_iter().filter(|p| p.to_string_lossy().contains(".mvault-part")).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        for path in &left {
+            let bytes = std::fs::read(path).unwrap();
+            assert!(!bytes.windows(64).any(|w| w == &source[1_000_000..1_000_064]), "plaintext in {}", path.display());
+        }
+        if spoil {
+            let part = left.iter().find(|p| p.to_string_lossy().ends_with("part")).unwrap();
+            let mut bytes = std::fs::read(part).unwrap();
+            for at in (20_000..bytes.len()).step_by(1_000_000) {
+                bytes[at] ^= 1;
+            }
+            std::fs::write(part, bytes).unwrap();
+        }
+        bench.proxy.clear_log();
+        let done = bench.run(&format!("pull VAULT m {way}")).ok();
+        assert!(done.stderr.contains("going on with an interrupted pull"), "{}", done.stderr);
+        let down = bench.proxy.counts().down;
+        assert!(spoil || down < len as u64 - PART / 2, "{down} bytes came again");
+        reused += (len as u64).saturating_sub(down);
+        if way.contains("sealed") {
+            bench.run("open m.mvault -o back").ok();
+        }
+        assert!(bench.shop.read("back/m.bin") == source);
+        assert!(!bench.shop.names().iter().any(|n| n.contains("mvault-part")));
+        std::fs::remove_dir_all(bench.shop.path("back")).unwrap();
+        bench.proxy.clear_log();
     }
-    bench.shop.write(&payload, &good);
-    bench.run("pull local big -o out").ok();
+    say(&format!("pulls killed: 3 survived; bytes not fetched again: {reused}; bytes lost: 0"));
+}
+
+/// Ctrl-C: no version, no plaintext; the same command goes on.
+#[test]
+fn interrupt_publishes_half() {
+    let Some(bench) = Bench::new("interrupt") else { return };
+    let source = bench.noise("m.bin", 7, LEN);
+    bench.proxy.throttle(Some(25_000_000));
+    let push = bench.start("push m.bin VAULT m");
+    bench.until("sending", |log| parts_through(log) >= 1);
+    push.interrupt();
+    assert_eq!(push.wait().code, 130);
+    assert!(bench.objects().is_empty(), "{:?}", bench.objects());
+    bench.proxy.clear_rules();
+    let pushed = bench.run("push m.bin VAULT m --json").ok().json();
+    assert!(pushed["parts_reused"].as_u64() >= Some(1), "{pushed}");
+    bench.proxy.throttle(Some(25_000_000));
+    let pull = bench.start("pull VAULT m -o back");
+    bench.until("fetching", |log| asked(log, "GetObject") >= 2);
+    std::thread::sleep(Duration::from_millis(300));
+    pull.interrupt();
+    assert_eq!(pull.wait().code, 130);
+    assert!(!bench.shop.exists("back/m.bin"));
+    bench.proxy.clear_rules();
+    pulls(&bench, "m", &source);
 }
