@@ -12,7 +12,13 @@ mod errors;
 mod faults;
 #[path = "vault/parts.rs"]
 mod parts;
+#[path = "vault/racing.rs"]
+mod racing;
 #[path = "vault/resume.rs"]
 mod resume;
+#[path = "vault/roundtrip.rs"]
+mod roundtrip;
+#[path = "vault/storage.rs"]
+mod storage;
 #[path = "vault/versions.rs"]
 mod versions;

@@ -320,6 +320,10 @@ impl Store for S3 {
             // The answer to an earlier try may have been lost.
             let maybe_done = matches!(e.cause, Cause::NoSuchUpload | Cause::Precondition);
             if maybe_done && self.head(&upload.key).is_ok_and(|m| m.size == whole.size) {
+                // Or an earlier push did it, and left no record: then this upload is one too many.
+                if e.cause == Cause::Precondition {
+                    let _ = self.abort(upload); // or `mvault gc` does
+                }
                 return Ok(());
             }
             // Parts that are not the whole will not be at the next try either.

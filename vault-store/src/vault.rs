@@ -271,13 +271,13 @@ impl<'a> Vault<'a> {
     pub fn garbage(&self, before: u64) -> Result<Vec<Garbage>> {
         let old = |time: Option<u64>| time.is_some_and(|t| t < before);
         let mut garbage = Vec::new();
-        let mut names = self.names()?;
+        let mut models = self.names()?;
         // A first push that was given up has left an upload and no object.
         for upload in self.store.uploads("")? {
             let name = upload.key.split_once("/payloads/").and_then(|(name, _)| Name::new(name).ok());
-            names.extend(name.filter(|n| !names.contains(n)));
+            models.extend(name.filter(|n| !models.contains(n)));
         }
-        for model in names {
+        for model in models {
             let payloads = self.payloads(&model)?;
             let uploads = self.store.uploads(&model.payloads())?;
             let Some(wanted_ids) = self.named_payloads(&model)? else { continue };
