@@ -71,6 +71,10 @@ tool_version() {
 }
 tool_dir() { printf '%s/tools/%s-%s\n' "$CACHE" "$1" "$(tool_version "$1")"; }
 
+# Builds programs and examples with the features that `make test` has too: one set, so that nothing, and least of all
+# the AWS SDK, is built twice.
+build_workspace() { (cd "$REPO" && cargo build --quiet --release --workspace --exclude mvault-bench --bins --examples); }
+
 # Where cargo puts what it builds for the workspace.
 target_dir() {
     cargo metadata --quiet --no-deps --format-version 1 --manifest-path "$REPO/Cargo.toml" |

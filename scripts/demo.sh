@@ -7,7 +7,7 @@ source "$(dirname "$0")/common.sh"
 "$REPO/scripts/setup.sh" build python
 models=$("$REPO/scripts/models.sh")
 cd "$REPO"
-cargo build --quiet --release -p vault-cli
+build_workspace
 PATH=$(target_dir)/release:$PATH
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/mvault-demo.XXXXXX")

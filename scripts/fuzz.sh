@@ -29,7 +29,11 @@ main() {
     trap "rm -rf '$logs'" EXIT
     for target in "${targets[@]}"; do seed "$target"; done
     # With the product's own profile: the tests have built it already.
-    (unset RUSTC_BOOTSTRAP CARGO_TARGET_DIR && quietly cargo run --quiet --release -p mvault-tests --example fuzz_seeds "$REPO/fuzz/corpus")
+    (
+        unset RUSTC_BOOTSTRAP CARGO_TARGET_DIR
+        build_workspace
+        quietly "$(target_dir)/release/examples/fuzz_seeds" "$REPO/fuzz/corpus"
+    )
 
     export -f fuzz_one
     printf '%s\n' "${targets[@]}" |
