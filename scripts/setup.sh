@@ -119,7 +119,7 @@ debian_install() {
     quietly "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
-# cargo_tool NAME  builds a command from crates.io into the cache.
+# cargo_tool NAME  builds a command from source into the cache.
 cargo_tool() {
     local dir
     dir=$(tool_dir "$1")
