@@ -130,7 +130,10 @@ impl Record {
         let mut file = OpenOptions::new().append(true).read(true).open(&path).ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         let mut text = String::new();
-        (&mut file).take(MAX_RECORD).read_to_string(&mut text).ok()?;
+        (&mut file).take(MAX_RECORD + 1).read_to_string(&mut text).ok()?;
+        if text.len() as u64 > MAX_RECORD {
+            return None; // a part of a record would forget what was sent [F-45]
+        }
         // A line that was being written when the power went has no end.
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
         if whole < text.len() {

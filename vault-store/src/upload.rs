@@ -71,6 +71,7 @@ impl Sending<'_> {
                 for _ in 0..engine.sending.plan.in_flight() {
                     scope.spawn(|| engine.sender());
                 }
+                let _close = CloseOnPanic(&engine);
                 let sealed = seal(&engine);
                 engine.close(sealed.is_ok());
                 sealed
@@ -91,6 +92,17 @@ impl Sending<'_> {
                 let (differs, sending) = (state.differs, state.failed);
                 Err(Box::new(Failed { error, differs, sending, record, upload: state.upload }))
             }
+        }
+    }
+}
+
+/// A sealer that panics must not leave the senders waiting for parts.
+struct CloseOnPanic<'e, 'a>(&'e Engine<'a>);
+
+impl Drop for CloseOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(false);
         }
     }
 }
