@@ -42,6 +42,7 @@ impl Uri {
             Some((scheme, _)) => {
                 Err(bad(&format!("{scheme}:// is not supported; expected s3://BUCKET/PREFIX or a folder")))
             }
+            None if text.starts_with("s3:") => Err(bad("a slash is missing; expected s3://BUCKET/PREFIX")),
             None if text.is_empty() => Err(bad("empty; expected s3://BUCKET/PREFIX or a folder")),
             None => Ok(Self::Folder(text.into())),
         }
@@ -67,7 +68,18 @@ mod tests {
         assert_eq!(Uri::parse("s3://b").unwrap(), s3("b", ""));
         assert_eq!(Uri::parse("vault").unwrap(), Uri::Folder("vault".into()));
         assert_eq!(Uri::parse("file:///srv/vault").unwrap(), Uri::Folder("/srv/vault".into()));
-        for bad in ["", "s3://", "s3:///x", "s3://b/a/../c", "s3://b/a//c", "gs://b/x", "https://h/x", "s3://b c/x"] {
+        for bad in [
+            "",
+            "s3:/b/x",
+            "s3:b",
+            "s3://",
+            "s3:///x",
+            "s3://b/a/../c",
+            "s3://b/a//c",
+            "gs://b/x",
+            "https://h/x",
+            "s3://b c/x",
+        ] {
             assert!(Uri::parse(bad).is_err(), "{bad}");
         }
     }
