@@ -1,0 +1,10 @@
+//! Evidence -> verified evidence -> appraisal; policies; key-release messages: docs/KEY_RELEASE.md.
+//!
+//! Pure: no network, clock or environment. Time, roots, nonces and randomness are arguments.
+//! Code cites the steps it implements (`[V-7]`), and a refusal names the one that failed.
+
+pub mod evidence;
+pub mod step;
+
+pub use evidence::{Pcr, Platform, VerifiedEvidence};
+pub use step::{Refusal, Step};
