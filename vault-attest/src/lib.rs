@@ -4,7 +4,9 @@
 //! Code cites the steps it implements (`[V-7]`), and a refusal names the one that failed.
 
 pub mod evidence;
+pub mod nitro;
 pub mod step;
+pub mod time;
 
 pub use evidence::{Pcr, Platform, VerifiedEvidence};
 pub use step::{Refusal, Step};
