@@ -5,6 +5,7 @@
 
 pub mod evidence;
 pub mod nitro;
+pub mod policy;
 pub mod step;
 pub mod time;
 
