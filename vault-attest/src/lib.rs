@@ -6,6 +6,7 @@
 pub mod evidence;
 pub mod nitro;
 pub mod policy;
+pub mod release;
 pub mod step;
 pub mod time;
 
