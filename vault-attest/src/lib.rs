@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod nitro;
 pub mod step;
 pub mod time;
+pub mod tlog;
 
 pub use evidence::{Pcr, Platform, VerifiedEvidence};
 pub use step::{Refusal, Step};
