@@ -9,6 +9,7 @@ pub mod policy;
 pub mod release;
 pub mod step;
 pub mod time;
+pub mod tlog;
 
 pub use evidence::{Pcr, Platform, VerifiedEvidence};
 pub use step::{Refusal, Step};
