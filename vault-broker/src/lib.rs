@@ -1,1 +1,6 @@
 //! The key broker: challenge, verification, appraisal, release, limits, release log. docs/KEY_RELEASE.md sections 4 to 7.
+//!
+//! [`handler`] decides, [`server`] speaks HTTP over TLS, [`state`] remembers. The clock and randomness are read here and
+//! nowhere below.
+
+pub mod keyring;
