@@ -77,6 +77,11 @@ impl Keyring {
         &self.keys
     }
 
+    /// The keys alone.
+    pub fn into_keys(self) -> Vec<Aged> {
+        self.keys
+    }
+
     /// Adds a key, for which stanzas are made from now on; the others go on opening.
     pub fn rotate(&mut self, now_s: u64, rng: &mut dyn CryptoRng) -> Result<(), KeyringError> {
         if self.keys.len() >= MAX_KEYS {

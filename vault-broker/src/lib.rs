@@ -3,4 +3,8 @@
 //! [`handler`] decides, [`server`] speaks HTTP over TLS, [`state`] remembers. The clock and randomness are read here and
 //! nowhere below.
 
+pub mod advice;
+pub mod config;
+pub mod judge;
 pub mod keyring;
+pub mod rules;
