@@ -1,1 +1,10 @@
 //! The key broker: challenge, verification, appraisal, release, limits, release log. docs/KEY_RELEASE.md sections 4 to 7.
+//!
+//! [`handler`] decides, [`server`] speaks HTTP over TLS, [`state`] remembers. The clock and randomness are read here and
+//! nowhere below.
+
+pub mod advice;
+pub mod config;
+pub mod judge;
+pub mod keyring;
+pub mod rules;
