@@ -1,9 +1,12 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors.
+//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors, and DIR/evidence from the forge and from
+//! genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
 use mvault_tests::forge::content::Content;
+use mvault_tests::fuzz::evidence::EvidenceBase;
+use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
@@ -44,6 +47,15 @@ fn main() {
     for op in 0..6 {
         write("payload", Some(1), &[op, 0, 65, 20, 1]);
         write("payload", Some(1), &[op, 1, 1, 200, 17, op, 0, 2, 3, 4]);
+    }
+    for seed in EvidenceBase::default().seeds() {
+        write("evidence", None, &seed);
+    }
+    for file in shared_vectors("nitro").iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|e| e == "bin") {
+            write("evidence", Some(0), &fs::read(path).unwrap());
+        }
     }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
