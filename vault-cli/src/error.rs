@@ -21,6 +21,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Not authentic, or not to be shown authentic.
 const NOT_AUTHENTIC: u8 = 3;
+/// Genuine, but not allowed: debug mode, or a policy.
+const DENIED: u8 = 4;
 /// A store or AWS KMS failed.
 const STORE: u8 = 5;
 
@@ -40,6 +42,11 @@ impl CliError {
         Self { exit: NOT_AUTHENTIC, ..Self::failed(message) }
     }
 
+    /// Evidence is genuine, and denied.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self { exit: DENIED, ..Self::failed(message) }
+    }
+
     /// The command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: USAGE, ..Self::failed(message) }
@@ -49,6 +56,18 @@ impl CliError {
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Names the rule or step that failed.
+    #[must_use]
+    pub fn by_rule(self, rule: impl std::fmt::Display) -> Self {
+        Self { rule: Some(rule.to_string()), ..self }
+    }
+
+    /// The result on stdout already says so.
+    #[must_use]
+    pub fn already_reported(self) -> Self {
+        Self { reported: true, ..self }
     }
 
     /// Names the file an error is about.
@@ -67,7 +86,7 @@ impl CliError {
         self.hint.as_deref()
     }
 
-    /// The rule of FORMAT.md that failed.
+    /// The rule of FORMAT.md or the step of KEY_RELEASE.md that failed.
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }

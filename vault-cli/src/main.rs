@@ -59,6 +59,8 @@ enum Command {
     Gc(commands::gc::Args),
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
+    #[command(subcommand)]
+    Attest(commands::attest::Command),
     Keygen(commands::keygen::Args),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
@@ -95,6 +97,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Rm(args) => commands::rm::run(&args, out),
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
+        Command::Attest(command) => commands::attest::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),

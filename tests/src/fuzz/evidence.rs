@@ -37,7 +37,7 @@ impl EvidenceBase {
                 fields[5].1 = Value::Array(bundle.into_iter().map(Value::Bytes).collect());
                 encode(fields)
             }
-            _ => return Some(Envelope::new(&self.chain, encode(fields)).with_protected(&self.chain, data).document()),
+            _ => return Some(Envelope::new(&self.chain, &encode(fields)).with_protected(&self.chain, data).document()),
         };
         Some(self.chain.sign_payload(payload))
     }

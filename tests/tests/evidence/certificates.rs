@@ -2,7 +2,7 @@
 
 use super::super::{Case, Lab};
 use mvault_tests::evidence::chain::{name, new_key, set_validity};
-use mvault_tests::evidence::der::{parts, tlv};
+use mvault_tests::evidence::der::{parts, split, tlv};
 use mvault_tests::evidence::{Chain, Evidence, INSTANCE, LEAF, Link, NOW_S, REGIONAL, ROOT, TestRoot, ZONAL};
 use rcgen::{
     BasicConstraints, CustomExtension, DistinguishedName, DnType, DnValue, IsCa, KeyPair, KeyUsagePurpose,
@@ -248,7 +248,7 @@ fn signatures(lab: &Lab) -> Vec<Case> {
         case("leaf_signature_with_more_behind", LEAF, &|link| {
             link.edit = Some(Box::new(|der| {
                 let [signed, algorithm, signature] = parts(der);
-                let longer = [&mvault_tests::evidence::der::split(&signature).1[..], &[0]].concat();
+                let longer = [split(&signature).1, &[0]].concat();
                 *der = tlv(0x30, &[signed, algorithm, tlv(3, &longer)].concat());
             }));
         }),

@@ -17,7 +17,7 @@ pub fn cases(lab: &Lab) -> Vec<Case> {
 }
 
 fn good(lab: &Lab) -> Envelope {
-    Envelope::new(&lab.chain, encode(lab.good.fields(&lab.chain)))
+    Envelope::new(&lab.chain, &encode(lab.good.fields(&lab.chain)))
 }
 
 fn with(lab: &Lab, change: impl FnOnce(&mut Envelope)) -> Vec<u8> {
@@ -154,7 +154,11 @@ fn signatures(lab: &Lab) -> Vec<Case> {
         lab.case("signature_halves_swapped", 22, with(lab, swapped)),
         lab.case("nonce_changed_after_signing", 22, with(lab, nonce_changed)),
         lab.case("pcr0_changed_after_signing", 22, with(lab, pcr_changed)),
-        lab.case("signed_by_another_leaf", 22, with(lab, |e| e.signature = Envelope::new(&other, payload()).signature)),
+        lab.case(
+            "signed_by_another_leaf",
+            22,
+            with(lab, |e| e.signature = Envelope::new(&other, &payload()).signature),
+        ),
         lab.case("signed_payload_alone", 22, resigned(&payload())),
         lab.case("signed_as_cose_sign", 22, resigned(&structure("Signature", &[]))),
         lab.case("signed_with_external_data", 22, resigned(&structure("Signature1", &[1]))),
