@@ -3,6 +3,7 @@
 mod artifact;
 pub mod attest;
 pub mod bench;
+pub mod broker;
 pub mod cat;
 pub mod completions;
 pub mod gc;
