@@ -14,7 +14,6 @@ pub use outline::{CertificateContent, CertificateOutline, UnverifiedOutline, unv
 
 use crate::evidence::{Pcr, Platform, VerifiedEvidence};
 use crate::step::{Refusal, Step};
-use base64ct::Encoding;
 use document::Document;
 use sha2::{Digest, Sha256};
 
@@ -50,13 +49,6 @@ impl Roots {
     pub fn fingerprints(&self) -> &[[u8; 32]] {
         &self.0
     }
-}
-
-/// DER of the one certificate in PEM text (RFC 7468), such as a development root.
-pub fn root_of_pem(text: &str) -> Option<Vec<u8>> {
-    let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----")?.strip_suffix("-----END CERTIFICATE-----")?;
-    let body: String = body.split_ascii_whitespace().collect();
-    base64ct::Base64::decode_vec(&body).ok().filter(|der| !der.is_empty())
 }
 
 /// When certificates must be valid `[V-20]`.

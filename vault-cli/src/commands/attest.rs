@@ -44,9 +44,9 @@ struct Input {
     /// Judge it as of this time, such as 2026-11-24T23:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<u64>,
-    /// Accept this root certificate as well; whoever has its key can forge any evidence
-    #[arg(long, value_name = "PEM")]
-    dangerous_dev_root: Option<PathBuf>,
+    /// Also take evidence that chains to this certificate (PEM): whoever has its key can forge evidence of any enclave
+    #[arg(long, value_name = "ROOT.PEM")]
+    dangerous_dev_root: Vec<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -65,11 +65,7 @@ struct Case {
 impl Input {
     fn load(&self, out: &Output) -> Result<Case, CliError> {
         let policy = self.policy.as_deref().map(read_policy).transpose()?;
-        let mut roots = Roots::aws();
-        if let Some(path) = &self.dangerous_dev_root {
-            roots = roots.dangerous_with(&read_root(path)?);
-            out.warning(&format!("{}: evidence under this root can be forged by whoever has its key", path.display()));
-        }
+        let roots = super::broker::roots(&self.dangerous_dev_root, out)?;
         let name = if is_stdin(&self.document) { "standard input".into() } else { self.document.display().to_string() };
         let document = read_bounded(&self.document, MAX_DOCUMENT)?;
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -154,16 +150,6 @@ fn read_policy(path: &Path) -> Result<Policy, CliError> {
         CliError::failed(format!("{}: {e}", path.display())).by_rule(e.refusal.step).hint(e.fix)
     };
     Policy::parse(&file).map_err(refused)
-}
-
-/// DER of the one certificate in a PEM file.
-fn read_root(path: &Path) -> Result<Vec<u8>, CliError> {
-    let wrong = || {
-        CliError::usage(format!("{}: not one certificate in PEM", path.display()))
-            .hint("-----BEGIN CERTIFICATE-----, base64 lines, -----END CERTIFICATE-----")
-    };
-    let text = String::from_utf8(read_bounded(path, MAX_DOCUMENT)?).map_err(|_| wrong())?;
-    nitro::root_of_pem(&text).ok_or_else(wrong)
 }
 
 fn is_base64(document: &[u8]) -> bool {
