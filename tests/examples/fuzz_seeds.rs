@@ -25,6 +25,9 @@ fn main() {
         if let Some(sections) = header.get(88..88_usize.saturating_add(len)) {
             write("stanza", Some(0), sections);
             write("stanza", Some(3), &sections[sections.len().saturating_sub(200)..]);
+            if sections.starts_with(&[0, 4]) {
+                write("stanza", Some(6), &sections[4..]);
+            }
             if sections.starts_with(&[0, 3]) {
                 write("stanza", Some(5), &sections[4..]);
             }
