@@ -16,6 +16,7 @@ pub use decide::{Decided, Decision, QUOTA_WINDOW_S, QuotaUse, Scope};
 pub use verify::Report;
 pub use writer::Writer;
 
+use crate::config::StateConfig;
 use backend::Backend;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +46,7 @@ pub enum StateError {
     #[error("{0}")]
     Usage(String),
     /// The log in the database is not the one that was written.
-    #[error("the release log was tampered with, or the database was restored: {0}")]
+    #[error("the release log was changed, or the database was restored: {0}")]
     Tampered(Refusal),
 }
 
@@ -142,7 +143,19 @@ impl State {
         report
     }
 
+    /// The database of a configuration.
+    pub fn open(config: &StateConfig) -> Result<Self, StateError> {
+        match (&config.postgres, &config.sqlite) {
+            (Some(text), _) => Self::postgres(text),
+            (None, Some(path)) => Self::sqlite(path),
+            (None, None) => Err(StateError::Usage("[state] names no database".into())),
+        }
+    }
+
     fn read(&self) -> MutexGuard<'_, Box<dyn Backend>> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

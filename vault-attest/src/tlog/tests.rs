@@ -241,7 +241,9 @@ fn checkpoints_of_others() {
 #[test]
 fn forms_of_keys_proofs_and_names() {
     let key = signer(1).verifier().to_string();
-    for bad in ["", "a", "a+b", "a+00000000+AQ==", &key.replace("example", "examplf"), &format!("{key}A"), &key.to_uppercase()] {
+    for bad in
+        ["", "a", "a+b", "a+00000000+AQ==", &key.replace("example", "examplf"), &format!("{key}A"), &key.to_uppercase()]
+    {
         assert_eq!(LogVerifier::parse(bad).unwrap_err().step, Step::L(3), "{bad}");
     }
     for bad in ["", " ", "a b", "a+b", "a\u{a0}b", "a\n", &"a".repeat(257)] {
@@ -250,7 +252,8 @@ fn forms_of_keys_proofs_and_names() {
     let line = Base64::encode_string(&[1; 32]);
     assert_eq!(parse_consistency(""), Ok(Vec::new()));
     assert_eq!(parse_consistency(&consistency_text(&[[1; 32], [2; 32]])), Ok(vec![[1; 32], [2; 32]]));
-    for bad in ["\n", &line, &format!("{line}\n\n"), &format!("{line}\r\n"), &format!("{line}\n").repeat(65), "AAAA\n"] {
+    for bad in ["\n", &line, &format!("{line}\n\n"), &format!("{line}\r\n"), &format!("{line}\n").repeat(65), "AAAA\n"]
+    {
         assert_eq!(parse_consistency(bad).unwrap_err().step, Step::L(5), "{bad:?}");
     }
     for bad in ["", "c2sp.org/tlog-proof@v2\nindex 0\n\nx", &REKOR_PROOF.replace("index ", "extra AA==\nindex ")] {
@@ -279,15 +282,27 @@ fn entries_are_read_back() {
     let mut entry = LogEntry::new(&[0xA5; 16], 1_572_269_285_007);
     entry.model_version = Some(3);
     entry.answer = Some("00".repeat(32));
-    let granted = r#"{"v":1,"id":"a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5","time":"2019-10-28T13:28:05.007Z","outcome":"granted","#;
+    let granted =
+        r#"{"v":1,"id":"a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5","time":"2019-10-28T13:28:05.007Z","outcome":"granted","#;
     assert!(String::from_utf8(entry.to_bytes()).unwrap().starts_with(granted));
     assert_eq!(LogEntry::parse(&entry.to_bytes()), Ok(entry.clone()));
     assert_eq!(entry.id_bytes(), Some([0xA5; 16]));
     entry.refuse(&Refusal::new(Step::R(11), "nonce", "unused", "used"), Some("ask again".into()));
     let line = String::from_utf8(entry.to_bytes()).unwrap();
-    assert!(line.contains(r#""outcome":"refused","step":"R-11","expected":"nonce: unused","actual":"used","fix":"ask again""#));
+    assert!(
+        line.contains(
+            r#""outcome":"refused","step":"R-11","expected":"nonce: unused","actual":"used","fix":"ask again""#
+        )
+    );
     assert!(!line.contains("answer"));
-    for bad in ["", "{}", "[1]", &line.replace("\"v\":1", "\"v\":2"), &line.replace(':', ": "), &line.replace("\"v\"", "\"w\"")] {
+    for bad in [
+        "",
+        "{}",
+        "[1]",
+        &line.replace("\"v\":1", "\"v\":2"),
+        &line.replace(':', ": "),
+        &line.replace("\"v\"", "\"w\""),
+    ] {
         assert_eq!(LogEntry::parse(bad.as_bytes()).unwrap_err().step, Step::L(1), "{bad}");
     }
     for bad in ["", "+", "A5", &"A5".repeat(16), &format!("+{}", "0".repeat(31))] {

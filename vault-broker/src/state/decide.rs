@@ -160,7 +160,11 @@ fn trusted_frontier(backend: &mut dyn Backend, head: &Head, signer: &LogSigner) 
     if head.size > vault_attest::tlog::MAX_SIZE {
         return Err(Refusal::new(Step::L(3), "size", "below 2^62", head.size).into());
     }
-    if head.size > 0 || !head.checkpoint.is_empty() {
+    if head.size == 0 && head.checkpoint.is_empty() {
+        if backend.counts()? != (0, 0) {
+            return Err(Refusal::new(Step::L(3), "head", "a checkpoint of the entries", "none").into());
+        }
+    } else {
         let signed = signer.verifier().verify(&head.checkpoint)?;
         if (signed.size(), signed.root()) != (head.size, &head.root) {
             return Err(Refusal::new(Step::L(3), "head", "size and root as they are signed", "others").into());
