@@ -65,6 +65,7 @@ pub struct State {
 impl State {
     /// A file, made with mode 0600 if it is not there.
     pub fn sqlite(path: &Path) -> Result<Self, StateError> {
+        sqlite::make_file(path)?;
         Ok(Self::new(Box::new(sqlite::Sqlite::open(path)?), Box::new(sqlite::Sqlite::open(path)?)))
     }
 
@@ -143,11 +144,14 @@ impl State {
         report
     }
 
-    /// The database of a configuration.
-    pub fn open(config: &StateConfig) -> Result<Self, StateError> {
+    /// The database of a configuration. Unless `make`, a SQLite file has to be there.
+    pub fn open(config: &StateConfig, make: bool) -> Result<Self, StateError> {
         match (&config.postgres, &config.sqlite) {
             (Some(text), _) => Self::postgres(text),
-            (None, Some(path)) => Self::sqlite(path),
+            (None, Some(path)) if make || path.exists() => Self::sqlite(path),
+            (None, Some(path)) => {
+                Err(StateError::Usage(format!("{}: not there: the broker has not been started yet", path.display())))
+            }
             (None, None) => Err(StateError::Usage("[state] names no database".into())),
         }
     }

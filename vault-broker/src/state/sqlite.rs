@@ -19,12 +19,15 @@ const BUSY: Duration = Duration::from_secs(10);
 /// One connection.
 pub struct Sqlite(Connection);
 
+/// Makes the file, if it is not there, for its owner alone. The write-ahead log takes its mode over.
+pub fn make_file(path: &Path) -> Result<(), StateError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map(drop).map_err(|e| StateError::Unavailable(format!("{}: {e}", path.display())))
+}
+
 impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let at = |e: &dyn std::fmt::Display| StateError::Unavailable(format!("{}: {e}", path.display()));
-        // The write-ahead log takes the file's mode over.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        file.map_err(|e| at(&e))?;
         let connection = Connection::open(path).map_err(|e| at(&e))?;
         let mut sqlite = Self(connection);
         match sqlite.prepare() {
