@@ -38,7 +38,8 @@ impl Postgres {
             assert!(owned.is_ok_and(|status| status.success()), "chown to {user}");
         }
         let mut init = program(&bin, "initdb", user.as_deref());
-        init.args(["--auth=trust", "--username=mvault", "--encoding=UTF8", "--locale=C", "--no-instructions", "-D"]).arg(&data);
+        init.args(["--auth=trust", "--username=mvault", "--encoding=UTF8", "--locale=C", "--no-instructions", "-D"])
+            .arg(&data);
         let output = init.output().expect("initdb");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
         let mut server = program(&bin, "postgres", user.as_deref());
@@ -111,7 +112,10 @@ fn programs() -> Option<PathBuf> {
     };
     let found = named.or_else(debian).filter(|bin| bin.join("initdb").exists());
     if found.is_none() {
-        assert!(env::var_os("CI").is_none_or(|v| v != "true"), "no PostgreSQL: set MVAULT_TEST_POSTGRES, as scripts/test.sh does");
+        assert!(
+            env::var_os("CI").is_none_or(|v| v != "true"),
+            "no PostgreSQL: set MVAULT_TEST_POSTGRES, as scripts/test.sh does"
+        );
         say("skipped: no PostgreSQL (MVAULT_TEST_POSTGRES is not set)");
     }
     found
@@ -132,7 +136,12 @@ fn program(bin: &Path, name: &str, user: Option<&str>) -> Command {
     let path = bin.join(name);
     let Some(user) = user else { return Command::new(path) };
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid"]).arg(group(user)).args(["--clear-groups", "--"]).arg(path).current_dir("/");
+    command
+        .args(["--reuid", user, "--regid"])
+        .arg(group(user))
+        .args(["--clear-groups", "--"])
+        .arg(path)
+        .current_dir("/");
     command
 }
 

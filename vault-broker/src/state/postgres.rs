@@ -42,8 +42,10 @@ impl Postgres {
             return Err(usage("holds a password: put it into the file that PGPASSFILE names"));
         }
         if !config.get_hosts().iter().all(local) || !config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback) {
-            return Err(usage("a host that is not this machine: connections there would not be encrypted; \
-                              use the Unix socket, or a tunnel that ends at 127.0.0.1"));
+            return Err(usage(
+                "a host that is not this machine: connections there would not be encrypted; \
+                              use the Unix socket, or a tunnel that ends at 127.0.0.1",
+            ));
         }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             config.host_path("/var/run/postgresql");
@@ -159,7 +161,8 @@ impl Backend for Postgres {
     fn use_nonces(&mut self, nonces: &[([u8; 32], u64)]) -> Result<Vec<[u8; 32]>, StateError> {
         let (bytes, expires): (Vec<&[u8]>, Vec<i64>) =
             nonces.iter().map(|(nonce, expires)| (&nonce[..], to_i64(*expires))).unzip();
-        let sql = "INSERT INTO nonce SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING RETURNING nonce";
+        let sql =
+            "INSERT INTO nonce SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING RETURNING nonce";
         let rows = self.same()?.query(sql, &[&bytes, &expires])?;
         rows.iter().map(|row| hash(row.try_get(0)?)).collect()
     }
@@ -182,7 +185,8 @@ impl Backend for Postgres {
                    FROM unnest($2::bytea[], $3::bytea[]) WITH ORDINALITY AS w (id, entry, nth)";
         client.execute(sql, &[&to_i64(added.first_index), &ids, &entries])?;
         let hashes: Vec<&[u8]> = added.nodes.iter().map(|hash| &hash[..]).collect();
-        let sql = "INSERT INTO node SELECT $1 + nth - 1, hash FROM unnest($2::bytea[]) WITH ORDINALITY AS w (hash, nth)";
+        let sql =
+            "INSERT INTO node SELECT $1 + nth - 1, hash FROM unnest($2::bytea[]) WITH ORDINALITY AS w (hash, nth)";
         client.execute(sql, &[&to_i64(added.first_node), &hashes])?;
         if !added.quotas.is_empty() {
             let rows = added.quotas.iter();
@@ -253,7 +257,9 @@ fn local(host: &Host) -> bool {
 }
 
 fn hash(bytes: &[u8]) -> Result<Hash, StateError> {
-    bytes.try_into().map_err(|_| Refusal::new(Step::L(2), "a hash", "32 bytes", format!("{} bytes", bytes.len())).into())
+    bytes
+        .try_into()
+        .map_err(|_| Refusal::new(Step::L(2), "a hash", "32 bytes", format!("{} bytes", bytes.len())).into())
 }
 
 fn row(row: &postgres::Row) -> Result<Row, StateError> {

@@ -41,7 +41,9 @@ impl Sqlite {
         self.0.set_prepared_statement_cache_capacity(64);
         let mode: String = self.0.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(StateError::Unavailable(format!("no write-ahead log there (journal mode {mode}): use a local disk")));
+            return Err(StateError::Unavailable(format!(
+                "no write-ahead log there (journal mode {mode}): use a local disk"
+            )));
         }
         self.0.execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")?;
         self.begin_write()?;
@@ -54,7 +56,8 @@ impl Sqlite {
 
     fn make(&mut self) -> Result<(), StateError> {
         let there: i64 =
-            self.0.query_row("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'mvault_schema'", [], |row| row.get(0))?;
+            self.0
+                .query_row("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'mvault_schema'", [], |row| row.get(0))?;
         if there == 0 {
             self.0.execute_batch(&SCHEMA.replace("BYTES", "BLOB").replace("KEY PRIMARY", "INTEGER PRIMARY"))?;
             self.run("INSERT INTO mvault_schema VALUES (?1)", [VERSION])?;
@@ -93,9 +96,8 @@ impl Backend for Sqlite {
 
     fn head(&mut self, _lock: bool) -> Result<Head, StateError> {
         let mut statement = self.0.prepare_cached("SELECT size, root, checkpoint FROM head WHERE one = 1")?;
-        let head = statement.query_row([], |row| {
-            Ok(Head { size: to_u64(row.get(0)?), root: row.get(1)?, checkpoint: row.get(2)? })
-        });
+        let head = statement
+            .query_row([], |row| Ok(Head { size: to_u64(row.get(0)?), root: row.get(1)?, checkpoint: row.get(2)? }));
         Ok(head?)
     }
 

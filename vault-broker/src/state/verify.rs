@@ -33,12 +33,12 @@ pub fn verify(
     let head = backend.head(false)?;
     let signed = verifier.verify(&head.checkpoint)?; // L-3
     let kept = kept.map(|kept| Kept::new(kept, &signed)).transpose()?;
+    let goes_on_from = kept.as_ref().map(|kept| kept.size);
     let mut walk = Walk::new(backend, kept);
     while walk.frontier.size() < signed.size() {
         walk.page(signed.size())?;
     }
     let (granted, root) = (walk.granted, walk.frontier.root());
-    let goes_on_from = walk.kept.as_ref().map(|kept| kept.size);
     walk.compare_kept()?;
     nothing_beyond(backend, signed.size())?;
     if root != *signed.root() || (head.size, head.root) != (signed.size(), root) {

@@ -75,11 +75,13 @@ fn quotas_slide_and_do_not_count_what_they_refuse() {
 fn quota_is_shared_by_replicas_and_holds_within_a_batch() {
     for place in Place::each() {
         let quota = QuotaUse { scope: Scope::Key, subject: vec![1; 32], limit: 5 };
-        let batch = |from| (from..from + 4).map(|n| {
-            let mut decision = grant(n, n);
-            decision.quotas = vec![quota.clone()];
-            decision
-        });
+        let batch = |from| {
+            (from..from + 4).map(|n| {
+                let mut decision = grant(n, n);
+                decision.quotas = vec![quota.clone()];
+                decision
+            })
+        };
         let granted = |state: State, from| {
             let decided = state.decide(batch(from).collect(), &signer()).unwrap();
             decided.iter().filter(|d| d.refused.is_none()).count()
@@ -114,11 +116,15 @@ fn concurrent_decisions_of_replicas_make_one_log() {
         let granted: usize = std::thread::scope(|scope| {
             let run = |n: u32| {
                 let writer = &writers[n as usize % 2];
-                scope.spawn(move || (0..8).filter(|m| {
-                    let decided = writer.decide(grant(n * 8 + m, m * 4 + n % 4)).unwrap();
-                    verify_log_proof(&decided.entry, &decided.proof, signer().verifier()).unwrap();
-                    decided.refused.is_none()
-                }).count())
+                scope.spawn(move || {
+                    (0..8)
+                        .filter(|m| {
+                            let decided = writer.decide(grant(n * 8 + m, m * 4 + n % 4)).unwrap();
+                            verify_log_proof(&decided.entry, &decided.proof, signer().verifier()).unwrap();
+                            decided.refused.is_none()
+                        })
+                        .count()
+                })
             };
             let threads: Vec<_> = (0..16).map(run).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
@@ -136,8 +142,12 @@ fn everything_is_there_after_reopening() {
         state.decide(Vec::new(), &signer()).unwrap();
         let verifier = signer().verifier().clone();
         let empty = verifier.verify(&state.checkpoint().unwrap()).unwrap();
-        let decided: Vec<_> = (0..300).map(|n| grant(n, n)).collect::<Vec<_>>().chunks(70)
-            .flat_map(|batch| state.decide(batch.to_vec(), &signer()).unwrap()).collect();
+        let decided: Vec<_> = (0..300)
+            .map(|n| grant(n, n))
+            .collect::<Vec<_>>()
+            .chunks(70)
+            .flat_map(|batch| state.decide(batch.to_vec(), &signer()).unwrap())
+            .collect();
         drop(state);
         let state = place.open();
         let now = verifier.verify(&state.checkpoint().unwrap()).unwrap();
@@ -196,7 +206,14 @@ fn a_log_of_another_key_is_not_signed_on() {
 
 #[test]
 fn connections_that_would_not_be_encrypted_are_refused() {
-    for text in ["host=db.example user=u", "host=192.0.2.1", "host=/run,db.example", "hostaddr=192.0.2.1", "user=u password=pa55", "what"] {
+    for text in [
+        "host=db.example user=u",
+        "host=192.0.2.1",
+        "host=/run,db.example",
+        "hostaddr=192.0.2.1",
+        "user=u password=pa55",
+        "what",
+    ] {
         let Err(StateError::Usage(why)) = State::postgres(text) else { panic!("{text}") };
         assert!(!why.contains("pa55"), "{why}");
     }

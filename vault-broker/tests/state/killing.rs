@@ -86,12 +86,14 @@ fn child() {
     let next = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                let (id, nonce) = (round * 100_000 + n, from + n / 2); // each nonce twice
-                if writer.decide(grant(id, nonce)).unwrap().refused.is_none() {
-                    let line = format!("granted {id} {nonce}.\n");
-                    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let (id, nonce) = (round * 100_000 + n, from + n / 2); // each nonce twice
+                    if writer.decide(grant(id, nonce)).unwrap().refused.is_none() {
+                        let line = format!("granted {id} {nonce}.\n");
+                        std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                    }
                 }
             });
         }

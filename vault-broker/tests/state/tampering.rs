@@ -52,7 +52,11 @@ fn changes(place: &Place, state: &State, kept: &str) -> Vec<(&'static str, Strin
         ("no entry any more", format!("UPDATE entry SET entry = {} WHERE idx = 3", b(b"{}")), Step::L(1)),
         ("dropped in the middle", "DELETE FROM entry WHERE idx = 4".into(), Step::L(6)),
         ("dropped at the end", "DELETE FROM entry WHERE idx = 8".into(), Step::L(6)),
-        ("dropped and moved up", "DELETE FROM entry WHERE idx = 4; UPDATE entry SET idx = 4 WHERE idx = 8".into(), Step::L(1)),
+        (
+            "dropped and moved up",
+            "DELETE FROM entry WHERE idx = 4; UPDATE entry SET idx = 4 WHERE idx = 8".into(),
+            Step::L(1),
+        ),
         ("reordered", format!("DELETE FROM entry WHERE idx IN (2, 3); {} {}", swap(2, 3), swap(3, 2)), Step::L(1)),
         ("renumbered", "UPDATE entry SET idx = 20 WHERE idx = 8".into(), Step::L(6)),
         ("another id beside it", format!("UPDATE entry SET id = {} WHERE idx = 8", b(&[9; 16])), Step::L(6)),

@@ -47,9 +47,10 @@ fn host(config: &Config) -> String {
 fn find(text: &str, wanted: [&str; 4]) -> Option<Zeroizing<Vec<u8>>> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = split(line)?;
-        let fits = fields.iter().zip(wanted).all(|(field, wanted)| {
-            field.as_slice() == b"*" || field.as_slice() == wanted.as_bytes()
-        });
+        let fits = fields
+            .iter()
+            .zip(wanted)
+            .all(|(field, wanted)| field.as_slice() == b"*" || field.as_slice() == wanted.as_bytes());
         fits.then(|| fields.into_iter().nth(4)).flatten()
     })
 }
