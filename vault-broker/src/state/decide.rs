@@ -165,8 +165,8 @@ fn trusted_frontier(backend: &mut dyn Backend, head: &Head, signer: &LogSigner) 
             return Err(Refusal::new(Step::L(3), "head", "a checkpoint of the entries", "none").into());
         }
     } else {
-        let signed = signer.verifier().verify(&head.checkpoint)?;
-        if (signed.size(), signed.root()) != (head.size, &head.root) {
+        let checkpoint = signer.verifier().verify(&head.checkpoint)?;
+        if (checkpoint.size(), checkpoint.root()) != (head.size, &head.root) {
             return Err(Refusal::new(Step::L(3), "head", "size and root as they are signed", "others").into());
         }
     }

@@ -47,11 +47,11 @@ impl Sqlite {
         }
         self.0.execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")?;
         self.begin_write()?;
-        let made = self.make();
-        if made.is_err() {
+        let tables = self.make();
+        if tables.is_err() {
             self.rollback();
         }
-        made
+        tables
     }
 
     fn make(&mut self) -> Result<(), StateError> {

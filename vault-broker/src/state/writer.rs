@@ -121,10 +121,16 @@ fn run(state: &State, signer: &LogSigner, jobs: &Receiver<Job>) {
         let now = decisions.iter().filter_map(|d| parse_rfc3339(&d.entry.time)).max().unwrap_or(0);
         // An answer that nobody waits for any more is in the log all the same.
         match state.decide(decisions, signer) {
-            Ok(decided) => answers.iter().zip(decided).for_each(|(answer, decided)| drop(answer.send(Ok(decided)))),
+            Ok(decided) => {
+                for (answer, decided) in answers.iter().zip(decided) {
+                    drop(answer.send(Ok(decided)));
+                }
+            }
             Err(e) => {
                 let failed = Unavailable::from(e);
-                answers.iter().for_each(|answer| drop(answer.send(Err(failed.clone()))));
+                for answer in &answers {
+                    drop(answer.send(Err(failed.clone())));
+                }
                 continue;
             }
         }
