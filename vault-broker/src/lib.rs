@@ -12,4 +12,5 @@ pub mod limits;
 pub mod metrics;
 pub mod rules;
 pub mod server;
+pub mod state;
 pub mod tls;
