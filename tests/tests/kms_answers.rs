@@ -70,8 +70,12 @@ fn lengths_that_lie() {
 fn depths_without_end() {
     for tag in [0x24, 0x30, 0x31, 0xA0, 0xA1, 0xBF] {
         let room = MAX_ANSWER - 1024;
-        let deep =
-            [nested(tag, room / 2, false), nested(tag, room / 4, true), nested(tag, 60, true), nested_definite(tag, room)];
+        let deep = [
+            nested(tag, room / 2, false),
+            nested(tag, room / 4, true),
+            nested(tag, 60, true),
+            nested_definite(tag, room),
+        ];
         for deep in &deep {
             assert!(!parse("alone", deep));
             for good in forms() {

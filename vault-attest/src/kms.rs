@@ -1,4 +1,4 @@
-//! AWS KMS's answers to attested machines: docs/KEY_RELEASE.md section 9, steps C-4 to C-18.
+//! AWS KMS's answers to attested machines: docs/KEY_RELEASE.md section 9, steps C-2 to C-19.
 //!
 //! [`RecipientKey`] is the RSA key whose public half goes into the evidence. It opens one answer and is gone: so nobody
 //! can use it as a decryption oracle, and nothing that fails says why. The network is vault-store's.
@@ -17,6 +17,7 @@ use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, Un
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use vault_core::recipient::aws_kms::{DATA_KEY_LEN, KeyArn};
 use vault_core::secret::Secret;
 
 /// Most bytes of a CiphertextForRecipient `[C-4]`.
@@ -25,6 +26,17 @@ pub const MAX_ANSWER: usize = 8192;
 const ENCRYPTED_KEY_LEN: usize = 256;
 /// Bytes of the AES-256 key that it holds.
 const CONTENT_KEY_LEN: usize = 32;
+
+/// What an answer to Decrypt or GenerateDataKey says, if it says it.
+#[derive(Clone, Copy)]
+pub struct Answer<'a> {
+    /// The ARN of the KMS key.
+    pub key_id: Option<&'a str>,
+    /// What must not be there.
+    pub plaintext: Option<&'a [u8]>,
+    /// CMS, in BER or DER.
+    pub ciphertext_for_recipient: Option<&'a [u8]>,
+}
 
 /// An RSA-2048 key of one request.
 pub struct RecipientKey {
@@ -54,18 +66,28 @@ impl RecipientKey {
         &self.public
     }
 
-    /// What KMS encrypted to this key, of any length. The key is used up, whether it opens or not.
-    pub fn open(self, ciphertext_for_recipient: &[u8]) -> Result<Secret, Refusal> {
+    /// The data key in an answer about the KMS key `asked` `[C-2]` to `[C-19]`. This key is used up, whatever comes of it.
+    pub fn receive(self, asked: &KeyArn, answer: &Answer<'_>) -> Result<Secret, Refusal> {
+        let refuse = |step, what, expected: &str, actual: &str| Refusal::new(Step::C(step), what, expected, actual);
+        if answer.plaintext.is_some_and(|p| !p.is_empty()) {
+            return Err(refuse(2, "Plaintext", "none in an answer to a request with Recipient", "a Plaintext"));
+        }
+        if answer.key_id != Some(asked.as_str()) {
+            return Err(refuse(3, "KeyId", asked.as_str(), answer.key_id.unwrap_or("none")));
+        }
+        let data_key = self.open(answer.ciphertext_for_recipient.unwrap_or_default())?;
+        if data_key.expose().len() != DATA_KEY_LEN {
+            return Err(Refusal::new(Step::C(19), "length of the data key", DATA_KEY_LEN, data_key.expose().len()));
+        }
+        Ok(data_key)
+    }
+
+    /// What KMS encrypted to this key, of any length `[C-4]` to `[C-18]`.
+    fn open(self, ciphertext_for_recipient: &[u8]) -> Result<Secret, Refusal> {
         let envelope = Envelope::parse(ciphertext_for_recipient)?;
         // [C-18]: one error, whatever it was.
-        self.decrypt(&envelope).map_err(|_| {
-            Refusal::new(
-                Step::C(18),
-                "CiphertextForRecipient",
-                "an envelope to the evidence's key",
-                "one that does not open",
-            )
-        })
+        let (expected, actual) = ("an envelope to the evidence's key", "one that does not open");
+        self.decrypt(&envelope).map_err(|_| Refusal::new(Step::C(18), "CiphertextForRecipient", expected, actual))
     }
 
     fn decrypt(&self, envelope: &Envelope) -> Result<Secret, Unspecified> {

@@ -1,7 +1,6 @@
 //! KMS's answers to attested machines, made by hand so that any part of them can be another: CMS EnvelopedData in AWS's
-//! form and in LocalStack's, and evidence that LocalStack reads.
+//! form and in LocalStack's.
 
-use crate::forge::cbor::Cbor;
 use aws_lc_rs::cipher::{AES_256, EncryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 
@@ -144,15 +143,4 @@ impl Sealed {
         cipher.less_safe_encrypt(&mut content, EncryptionContext::Iv128((&iv).into())).unwrap();
         Self { key, iv, content }
     }
-}
-
-/// Evidence of the form that LocalStack looks into: it takes the public key, and verifies nothing.
-pub fn unsigned_evidence(public_key: &[u8]) -> Vec<u8> {
-    let field = |name: &str, value| (name.to_owned(), value);
-    let payload = Cbor::text_map([
-        field("module_id", Cbor::text("i-0000-enc0000")),
-        field("public_key", Cbor::Bytes(public_key.to_vec())),
-    ]);
-    let parts = [Cbor::Bytes(vec![]), Cbor::Map(vec![]), Cbor::Bytes(payload.encode()), Cbor::Bytes(vec![0; 96])];
-    Cbor::Array(parts.to_vec()).encode()
 }

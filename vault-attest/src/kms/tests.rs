@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // tests: a panic is the report
 
-use super::*;
+use super::{Answer as Received, *};
 use mvault_tests::forge::kms::{
     AES_256_CBC, Answer, DATA, MGF1, NULL, P_SPECIFIED, RSAES_OAEP, Recipient, SHA_256, Sealed, indefinite, oaep, seq,
     tlv,
@@ -273,5 +273,35 @@ fn what_does_not_open_does_not_say_why() {
     for (name, refusal) in &said {
         assert_eq!(refusal, &said[0].1, "{name}");
         assert_eq!(refusal.step, Step::C(18));
+    }
+}
+
+/// [C-2], [C-3], [C-4], [C-19]: what is judged of the answer around the envelope.
+#[test]
+fn answers_are_what_was_asked_for() {
+    let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    let other = arn.replace("1234abcd", "5678abcd");
+    let asked = KeyArn::parse(arn).unwrap();
+    let good = Answer::aws(key().public_key_der(), PLAIN).encode();
+    let long = Answer::aws(key().public_key_der(), &[1; 33]).encode();
+    let answer = Received { key_id: Some(arn), plaintext: None, ciphertext_for_recipient: Some(&good) };
+    assert!(key().receive(&asked, &answer).unwrap().expose() == PLAIN);
+    // The SDK may have an empty one.
+    assert!(key().receive(&asked, &Received { plaintext: Some(&[]), ..answer }).is_ok());
+    for (step, wrong) in [
+        (2, Received { plaintext: Some(PLAIN), ..answer }),
+        (2, Received { plaintext: Some(PLAIN), ciphertext_for_recipient: None, ..answer }),
+        (2, Received { plaintext: Some(&[0]), key_id: None, ..answer }),
+        (3, Received { key_id: None, ..answer }),
+        (3, Received { key_id: Some(&other), ..answer }),
+        (3, Received { key_id: Some("1234abcd-12ab-34cd-56ef-1234567890ab"), ..answer }),
+        (4, Received { ciphertext_for_recipient: None, ..answer }),
+        (4, Received { ciphertext_for_recipient: Some(&[]), ..answer }),
+        (5, Received { ciphertext_for_recipient: Some(&good[..400]), ..answer }),
+        (19, Received { ciphertext_for_recipient: Some(&long), ..answer }),
+    ] {
+        let refusal = key().receive(&asked, &wrong).err().expect("refused");
+        assert_eq!(refusal.step, Step::C(step), "{refusal}");
+        assert!(!refusal.to_string().contains("215"), "a data key in {refusal}");
     }
 }
