@@ -9,6 +9,7 @@ pub mod judge;
 pub mod keyring;
 pub mod ledger;
 pub mod limits;
+pub mod logs;
 pub mod metrics;
 pub mod rules;
 pub mod server;

@@ -5,12 +5,15 @@
 
 mod decide;
 mod sqlite;
+mod verify;
 mod writer;
 
 pub use decide::{Limits, decide};
 pub use sqlite::Sqlite;
+pub use verify::verify;
 pub use writer::StateLedger;
 
+use crate::config::StateConfig;
 use vault_attest::Refusal;
 use vault_attest::tlog::Hash;
 
@@ -77,6 +80,16 @@ pub trait Database: Send {
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StateError>;
     /// A transaction that reads one state of everything.
     fn begin_read(&mut self) -> Result<Box<dyn Transaction + '_>, StateError>;
+}
+
+/// A connection to the database that the configuration names. `make` makes a SQLite file that is not there.
+pub fn open(config: &StateConfig, make: bool) -> Result<Box<dyn Database>, StateError> {
+    match (&config.sqlite, &config.postgres) {
+        (Some(path), _) if make => Ok(Box::new(Sqlite::open(path)?)),
+        (Some(path), _) => Ok(Box::new(Sqlite::existing(path)?)),
+        (None, Some(_)) => Err(StateError::Database("PostgreSQL is not built yet".into())),
+        (None, None) => Err(StateError::Database("no database is configured".into())),
+    }
 }
 
 /// Row operations; nothing is kept unless [`Transaction::commit`] returns.

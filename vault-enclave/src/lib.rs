@@ -3,6 +3,7 @@
 //! Connections, the clock, randomness and the hardware are arguments: an enclave has none of its own to trust.
 
 mod connect;
+pub mod log;
 pub mod release;
 
 pub use connect::{Connection, Dial, Tcp};

@@ -249,6 +249,21 @@ impl Client {
         }
     }
 
+    /// The release log's key.
+    pub(crate) fn log(&self) -> &LogVerifier {
+        &self.pinned.log
+    }
+
+    /// A text that the broker gives to anyone.
+    pub(crate) fn get(&self, path: &str) -> Result<String, ReleaseError> {
+        let answer = self.agent.get(format!("{}{path}", self.pinned.url)).call();
+        let mut answer = answer.map_err(|e| self.failure(&e))?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
+        let text = String::from_utf8_lossy(&body.map_err(|e| self.failure(&e))?).into_owned();
+        if status == 200 { Ok(text) } else { Err(ReleaseError::Status { status, message: first_line(&text) }) }
+    }
+
     /// Sends a message; gives the body of a 200, or the refusal.
     fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, ReleaseError> {
         let url = format!("{}{path}", self.pinned.url);
@@ -261,11 +276,7 @@ impl Client {
         match (status, is_message) {
             (200, true) => Ok(body),
             (_, true) => Err(refused(&body)),
-            _ => {
-                let text = String::from_utf8_lossy(&body);
-                let message = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200);
-                Err(ReleaseError::Status { status, message: message.collect() })
-            }
+            _ => Err(ReleaseError::Status { status, message: first_line(&String::from_utf8_lossy(&body)) }),
         }
     }
 
@@ -278,6 +289,10 @@ impl Client {
         }
         ReleaseError::Connection { url, message: error.to_string() }
     }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 fn refused(body: &[u8]) -> ReleaseError {
