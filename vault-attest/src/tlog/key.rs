@@ -67,7 +67,9 @@ impl LogVerifier {
         let note = SignedCheckpoint::parse(note)?;
         let refuse = |wanted: &str, found: &str| Refusal::new(Step::L(3), "checkpoint", wanted, found);
         let mut signed = false;
-        for (_, signature) in note.signatures().filter(|(name, bytes)| *name == self.name && bytes.starts_with(&self.id())) {
+        for (_, signature) in
+            note.signatures().filter(|(name, bytes)| *name == self.name && bytes.starts_with(&self.id()))
+        {
             let key = UnparsedPublicKey::new(&ED25519, self.key);
             let signature = signature.get(4..).unwrap_or_default();
             key.verify(note.text().as_bytes(), signature)

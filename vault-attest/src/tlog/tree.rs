@@ -60,7 +60,15 @@ pub fn verify_consistency(
     new_root: &Hash,
     proof: &[Hash],
 ) -> Result<(), &'static str> {
-    let trivial = |ok: bool, why| if !ok { Err(why) } else if proof.is_empty() { Ok(()) } else { Err("hashes for nothing") };
+    let trivial = |ok: bool, why| {
+        if !ok {
+            Err(why)
+        } else if proof.is_empty() {
+            Ok(())
+        } else {
+            Err("hashes for nothing")
+        }
+    };
     match old {
         _ if old > new => return Err("a tree that shrank"),
         0 => return trivial(*old_root == empty_root() && (new > 0 || old_root == new_root), "another empty tree"),
