@@ -117,10 +117,6 @@ type Change = fn(&mut Value);
 /// One change to a clean key policy each, and the finding it must give.
 #[test]
 fn each_way_to_use_the_key_outside_is_found() {
-    let pcr0 = "kms:RecipientAttestation:PCR0";
-    let _ = pcr0;
-    let aws = |who: &str| json!({ "AWS": who });
-    let _ = aws;
     let cases: [(&str, &str, Change); 34] = [
         ("no_pcr_conditions", "decrypt-without-evidence", |p| {
             without(p, "NoOpeningWithoutEvidence");
@@ -197,7 +193,7 @@ fn each_way_to_use_the_key_outside_is_found() {
             at(p, "OpenInRelease1")["Condition"]["StringEqualsIgnoreCase"] = pcrs;
         }),
         ("releases_mixed_in_lists", "pcr-not-demanded", |p| {
-            let both = |n| json!([hex(0xA0 + n), hex(0xB0 + n)]);
+            let both = |n: u8| json!([hex(0xA0 + n), hex(0xB0 + n)]);
             at(p, "OpenInRelease1")["Condition"]["StringEqualsIgnoreCase"] = json!({
                 "kms:RecipientAttestation:PCR0": both(0), "kms:RecipientAttestation:PCR1": both(1),
                 "kms:RecipientAttestation:PCR2": both(2) });
