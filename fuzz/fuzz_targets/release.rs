@@ -1,12 +1,11 @@
-//! Release messages, log entries and log proofs of any bytes: what is taken is encoded back to the same bytes, and nothing
-//! is allocated that was only claimed.
+//! Release messages and headers without their zeros, of any bytes: what is taken is encoded back to the same bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use vault_attest::Step;
 use vault_attest::release::{Challenge, Grant, NonceKey, RefusalMessage, Request, decode, encode};
-use vault_attest::tlog::{LogEntry, LogProof, LogVerifier, parse_consistency, verify_log_proof};
+use vault_attest::tlog::{LogVerifier, verify_log_proof};
 use vault_core::header::Header;
 use vault_core::secret::Secret;
 
@@ -15,7 +14,7 @@ static LOG: LazyLock<LogVerifier> = LazyLock::new(|| LogVerifier::new("test.exam
 fuzz_target!(|data: &[u8]| {
     let Some((how, data)) = data.split_first() else { return };
     let step = Step::R(1);
-    match how % 7 {
+    match how % 5 {
         0 => {
             if let Ok(message) = decode::<Challenge>(data, step) {
                 assert_eq!(encode(&message), data);
@@ -41,18 +40,6 @@ fuzz_target!(|data: &[u8]| {
             if let Ok(message) = decode::<RefusalMessage>(data, step) {
                 assert_eq!(encode(&message), data);
             }
-        }
-        4 => {
-            if let Ok(entry) = LogEntry::parse(data) {
-                assert_eq!(entry.to_bytes(), data);
-            }
-        }
-        5 => {
-            let text = String::from_utf8_lossy(data);
-            if let Ok(proof) = LogProof::parse(&text) {
-                assert_eq!(LogProof::parse(&proof.to_string()), Ok(proof));
-            }
-            let _ = parse_consistency(&text);
         }
         _ => {
             if let Ok(header) = Header::parse_unpadded(data) {
