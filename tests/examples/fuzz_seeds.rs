@@ -1,12 +1,15 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, and DIR/kms_recipient.
+//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, and DIR/evidence
+//! from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
 use mvault_tests::forge::Parts;
 use mvault_tests::forge::content::Content;
 use mvault_tests::forge::kms::Answer;
+use mvault_tests::fuzz::evidence::EvidenceBase;
 use mvault_tests::rng;
+use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
@@ -59,6 +62,15 @@ fn main() {
     let key = RecipientKey::generate().unwrap();
     for answer in [Answer::aws(key.public_key_der(), &[1; 32]), Answer::localstack(key.public_key_der(), &[1; 32])] {
         write("kms_recipient", None, &answer.encode());
+    }
+    for seed in EvidenceBase::default().seeds() {
+        write("evidence", None, &seed);
+    }
+    for file in shared_vectors("nitro").iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|e| e == "bin") {
+            write("evidence", Some(0), &fs::read(path).unwrap());
+        }
     }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
