@@ -1,5 +1,5 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors.
+//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors; DIR/policy and DIR/key_policy.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
@@ -47,4 +47,15 @@ fn main() {
     }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
+    let pcrs =
+        |byte: u8| (0..3).map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).collect::<String>();
+    let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
+    let scope = "minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\n";
+    let times = "not_before = \"2026-11-01T00:00:00Z\"\nnot_after = \"2027-05-01T00:00:00Z\"\n";
+    let policy =
+        format!("{head}{scope}\n[[release]]\nname = \"1\"\n{}{times}[[release]]\nname = \"2\"\n{}", pcrs(1), pcrs(2));
+    write("policy", None, policy.as_bytes());
+    let key_policy = "{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"AWS\":\"111122223333\"},\"Action\":\"kms:*\",\
+                      \"Resource\":\"*\",\"Condition\":{\"StringEquals\":{\"kms:RecipientAttestation:PCR0\":\"00\"}}}]}";
+    write("key_policy", None, key_policy.as_bytes());
 }
