@@ -61,6 +61,8 @@ enum Command {
     Recipients(commands::recipients::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
+    Policy(commands::policy::Command),
+    #[command(subcommand)]
     Broker(commands::broker::Command),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
@@ -98,6 +100,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
