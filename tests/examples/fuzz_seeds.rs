@@ -1,12 +1,14 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors.
+//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors, and DIR/kms_recipient.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
 use mvault_tests::forge::content::Content;
+use mvault_tests::forge::kms::Answer;
 use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
+use vault_attest::kms::RecipientKey;
 
 fn main() {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "fuzz/corpus".into()));
@@ -44,6 +46,10 @@ fn main() {
     for op in 0..6 {
         write("payload", Some(1), &[op, 0, 65, 20, 1]);
         write("payload", Some(1), &[op, 1, 1, 200, 17, op, 0, 2, 3, 4]);
+    }
+    let key = RecipientKey::generate().unwrap();
+    for answer in [Answer::aws(key.public_key_der(), &[1; 32]), Answer::localstack(key.public_key_der(), &[1; 32])] {
+        write("kms_recipient", None, &answer.encode());
     }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);

@@ -4,6 +4,7 @@
 
 pub mod cbor;
 pub mod content;
+pub mod kms;
 
 use crate::rng;
 use aes_gcm::aead::{Aead, Payload};

@@ -8,6 +8,7 @@ pub mod canned;
 pub mod evidence;
 pub mod forge;
 pub mod fuzz;
+pub mod postgres;
 pub mod proxy;
 pub mod server;
 pub mod vector;

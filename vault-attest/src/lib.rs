@@ -4,6 +4,8 @@
 //! Code cites the steps it implements (`[V-7]`), and a refusal names the one that failed.
 
 pub mod evidence;
+pub mod key_policy;
+pub mod kms;
 pub mod nitro;
 pub mod policy;
 pub mod release;

@@ -4,10 +4,12 @@
 //! [`Policy::appraise`] and [`Appraised::model`] are the only way to an [`AttestationResult`].
 
 mod appraise;
+mod diff;
 mod schema;
 mod write;
 
 pub use appraise::{Appraised, AttestationResult, Demand, Denial};
+pub use diff::Difference;
 pub use write::{Draft, DraftRelease, release_text};
 
 use crate::evidence::{Pcr, Platform};

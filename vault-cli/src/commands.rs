@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod keygen;
 pub mod ls;
 pub mod open;
+pub mod policy;
 pub mod pull;
 pub mod push;
 pub mod recipients;

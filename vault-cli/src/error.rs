@@ -21,6 +21,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Not authentic, or not to be shown authentic.
 const NOT_AUTHENTIC: u8 = 3;
+/// Genuine, but not allowed: debug mode, or a policy.
+const DENIED: u8 = 4;
 /// A store or AWS KMS failed.
 const STORE: u8 = 5;
 
@@ -38,6 +40,11 @@ impl CliError {
     /// It is not what it should be.
     pub fn not_authentic(message: impl Into<String>) -> Self {
         Self { exit: NOT_AUTHENTIC, ..Self::failed(message) }
+    }
+
+    /// Evidence is genuine, and denied.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self { exit: DENIED, ..Self::failed(message) }
     }
 
     /// The command line is wrong.

@@ -61,6 +61,8 @@ enum Command {
     Recipients(commands::recipients::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
+    Policy(commands::policy::Command),
+    #[command(subcommand)]
     Broker(commands::broker::Command),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
@@ -71,7 +73,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = output::Output::new(&cli.output);
-    let result = process::harden().and_then(|()| run(cli.command, &mut out));
+    let result = process::harden().and_then(|()| run_guarded(cli.command, &mut out));
     process::note_unlocked_memory(&out);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +82,13 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn run_guarded(command: Command, out: &mut output::Output) -> Result<(), CliError> {
+    if !matches!(command, Command::Broker(commands::broker::Command::Serve(_))) {
+        process::clean_up_on_interrupt()?;
+    }
+    run(command, out)
 }
 
 fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
@@ -98,6 +107,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),

@@ -85,10 +85,10 @@ impl From<ConfigError> for CliError {
 impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         match &error {
-            StateError::Log(refusal) => {
+            StateError::Tampered(refusal) => {
                 let step = refusal.step;
                 Self::not_authentic(error.to_string()).hint(format!(
-                    "step {step} of docs/KEY_RELEASE.md: someone wrote to the database; keep it for who looks into it"
+                    "step {step} of docs/KEY_RELEASE.md: someone wrote to the database, or put an older one back; keep it for who looks into it"
                 ))
             }
             _ => Self::failed(format!("the broker's database: {error}")),

@@ -95,7 +95,7 @@ fn oversize_and_garbage_requests_are_refused() {
     for garbage in ["\0\u{1}\u{2}", "GET / HTTP/9\r\n\r\n", "hello\r\n\r\n", &header, &headers] {
         let mut stream = rig.wire().connect().unwrap();
         stream.write_all(garbage.as_bytes()).unwrap();
-        stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.sock.shutdown(std::net::Shutdown::Write); // it may be closed already
         let said = String::from_utf8_lossy(&rest(&mut stream)).into_owned();
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");
     }

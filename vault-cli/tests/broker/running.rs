@@ -101,6 +101,7 @@ fn metrics_and_health_say_how_it_goes() {
     let body = asker.attempt(&header).body();
     asker.ask(&body).granted();
     assert_eq!(asker.ask(&body).refused().step, "R-11");
+    rig.shop.mvault("broker why broker 00112233445566778899aabbccddeeff").fails(1, "no decision");
     assert!(rig.admin("/healthz").contains("200 OK"));
     assert!(rig.admin("/readyz").ends_with("ready\n"));
     let metrics = rig.admin("/metrics");
@@ -177,7 +178,6 @@ fn bad_configurations_and_keys_are_named() {
     rig.shop.mvault("keygen -o other.txt").ok();
     rig.shop.mvault("broker serve broker -i other.txt").fails(3, "[F-18]");
     rig.shop.mvault("broker init broker --host localhost").fails(1, "already exists");
-    rig.shop.mvault("broker why broker 00112233445566778899aabbccddeeff").fails(1, "no decision");
     let zeros = policy_text("prod", "", "", &[0; 48]);
     rig.shop.write("broker/policies/prod.toml", zeros.as_bytes());
     serve().fails(1, "P-1");
