@@ -14,6 +14,8 @@ mod end_to_end;
 mod limits;
 #[path = "broker/near_misses.rs"]
 mod near_misses;
+#[path = "broker/replicas.rs"]
+mod replicas;
 #[path = "broker/rig.rs"]
 mod rig;
 #[path = "broker/running.rs"]

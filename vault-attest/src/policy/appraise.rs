@@ -242,7 +242,9 @@ fn advice(release: &Release, differing: &[u8], evidence: &VerifiedEvidence) -> S
         [1, 2] if swapped => "pcr1 and pcr2 are swapped in the policy; swap them back".into(),
         [0, 1] => format!("the application of {name} on another kernel: rebuild with that kernel, or add this release"),
         [0, 2] => format!("the kernel of {name} with another application: deploy {name}, or add this release"),
-        [1] => "PCR1 is of another kernel or boot ramdisk: build with the kernel of the release, or add this one".into(),
+        [1] => {
+            "PCR1 is of another kernel or boot ramdisk: build with the kernel of the release, or add this one".into()
+        }
         [2] => "PCR2 is of another application: deploy the release, or add this one".into(),
         [3] => "another IAM role of the parent instance: attach the role that the policy names".into(),
         [4] => "another parent instance: pcr4 names one instance only; leave it out to allow any".into(),

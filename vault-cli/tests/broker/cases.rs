@@ -254,7 +254,15 @@ impl World {
 
 /// Policies that have an artifact of their own.
 const POLICIES: [&str; 10] = [
-    "signed-image", "role", "not-yet", "ended", "scope-artifact", "scope-key", "scope-model", "minimum", "strict-age",
+    "signed-image",
+    "role",
+    "not-yet",
+    "ended",
+    "scope-artifact",
+    "scope-key",
+    "scope-model",
+    "minimum",
+    "strict-age",
     "quota",
 ];
 

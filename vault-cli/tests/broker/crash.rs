@@ -72,8 +72,12 @@ fn kill_9_under_load_loses_no_release_and_takes_no_nonce_twice() {
         let (count, enough) = (AtomicU32::new(0), 1 + system_rng().next_u32() % 6);
         let delay = Duration::from_micros(u64::from(system_rng().next_u32() % 30_000));
         let results = thread::scope(|scope| {
-            let clients =
-                askers.map(|mut asker| scope.spawn({ let (header, count) = (&header, &count); move || ask_until_cut(&mut asker, header, count) }));
+            let clients = askers.map(|mut asker| {
+                scope.spawn({
+                    let (header, count) = (&header, &count);
+                    move || ask_until_cut(&mut asker, header, count)
+                })
+            });
             while count.load(Relaxed) < enough {
                 thread::yield_now();
             }
@@ -99,5 +103,9 @@ fn kill_9_under_load_loses_no_release_and_takes_no_nonce_twice() {
     assert!(granted.is_subset(&logged), "a release that was seen is not in the log");
     assert!(replayed >= KILLS - 1, "{replayed} replays, {} grants: no load", logged.len());
     rig.shop.mvault("broker log broker --verify").ok();
-    println!("{KILLS} kills, {} grants logged, {} seen, {replayed} replayed, {unseen} retried", logged.len(), granted.len());
+    println!(
+        "{KILLS} kills, {} grants logged, {} seen, {replayed} replayed, {unseen} retried",
+        logged.len(),
+        granted.len()
+    );
 }

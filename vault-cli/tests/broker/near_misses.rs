@@ -71,7 +71,11 @@ fn client_cases(world: &mut World) -> Vec<(&'static str, String)> {
     let header = Header::parse_unpadded(&rig.header("prod")).unwrap();
     let cases = [
         ("tls_ca_of_another_broker", Pinned { ca_pem: other, ..good.clone() }, &at),
-        ("tls_name_that_the_certificate_has_not", Pinned { url: format!("https://127.0.0.2:{port}"), ..good.clone() }, &at),
+        (
+            "tls_name_that_the_certificate_has_not",
+            Pinned { url: format!("https://127.0.0.2:{port}"), ..good.clone() },
+            &at,
+        ),
         ("tls_on_a_plain_port", good.clone(), &plain),
         ("url_without_tls", Pinned { url: format!("http://localhost:{port}"), ..good.clone() }, &at),
         ("wrong_broker_key_pinned", Pinned { keys: vec![[5; 32]], ..good.clone() }, &at),
@@ -94,7 +98,9 @@ fn client_cases(world: &mut World) -> Vec<(&'static str, String)> {
 /// What differs from run to run, left out: hex, base64, times, ages.
 fn blurred(text: &str) -> String {
     let mut out = String::new();
-    for line in text.lines().filter(|line| !["time:", "source:", "log entry:", "artifact:", "PCR", "broker key:"].iter().any(|head| line.starts_with(head))) {
+    for line in text.lines().filter(|line| {
+        !["time:", "source:", "log entry:", "artifact:", "PCR", "broker key:"].iter().any(|head| line.starts_with(head))
+    }) {
         let mut rest = line;
         while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
             let (before, word) = rest.split_at(start);

@@ -128,7 +128,8 @@ fn no_secret_is_in_logs_database_or_answers() {
     rig.shop.write("passphrase", b"correct horse battery staple\n");
     rig.shop.sh("mvault recipients add broker/broker.keys --new-passphrase-fd 3 3<passphrase").ok();
     let mut command = rig.shop.command("bash");
-    command.args(["-c", "exec mvault broker serve broker --dangerous-dev-root root.pem --passphrase-fd 3 3<passphrase"]);
+    command
+        .args(["-c", "exec mvault broker serve broker --dangerous-dev-root root.pem --passphrase-fd 3 3<passphrase"]);
     rig.start_as(command);
     let header = rig.seal("model", "prod");
     let mut asker = rig.asker();
@@ -139,12 +140,14 @@ fn no_secret_is_in_logs_database_or_answers() {
     assert!(rig.log().contains("WARN") || rig.log().contains("warning: --dangerous-dev-root"), "{}", rig.log());
     rig.stop();
     let keyring = rig.keyring();
-    let mut secrets = vec![dek, b"correct horse".to_vec(), keyring.log_seed().expose().to_vec(), attempt.nonce.to_vec()];
+    let mut secrets =
+        vec![dek, b"correct horse".to_vec(), keyring.log_seed().expose().to_vec(), attempt.nonce.to_vec()];
     secrets.push(keyring.keys()[0].key.seed().expose().to_vec());
     secrets.push(keyring.ca().expose()[36..68].to_vec()); // the scalar in the PKCS#8
     let nonce = secrets.remove(3);
     let text = rig.log() + &rig.shop.mvault("broker log broker --since 0 --json").ok().text();
-    let state = [rig.shop.read("broker/state.db"), rig.shop.read("broker/broker.toml"), text.clone().into_bytes()].concat();
+    let state =
+        [rig.shop.read("broker/state.db"), rig.shop.read("broker/broker.toml"), text.clone().into_bytes()].concat();
     for secret in &secrets {
         let forms = [secret.clone(), hex(secret).into_bytes(), base64(secret)];
         assert!(forms.iter().all(|form| !state.windows(form.len()).any(|w| w == &form[..])), "a secret is told");
