@@ -134,7 +134,7 @@ fn blurred_word(word: &str) -> String {
     }
 }
 
-/// Ages of evidence in seconds, which a slow machine makes longer.
+/// Ages of evidence in seconds, which a slow machine makes longer, and times in seconds since 1970.
 fn is_age(word: &str) -> bool {
-    word.parse::<u64>().is_ok_and(|n| (100..=110).contains(&n) || (3590..=3700).contains(&n) && n != 3600)
+    word.parse::<u64>().is_ok_and(|n| (100..=110).contains(&n) || (3590..=3700).contains(&n) || n > 1_700_000_000)
 }
