@@ -1,6 +1,6 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, and DIR/evidence
-//! from the forge and from genuine documents.
+//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
+//! DIR/key_policy, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
@@ -77,6 +77,17 @@ fn main() {
     for (how, message) in messages() {
         write("release", Some(how), &message);
     }
+    let pcrs =
+        |byte: u8| (0..3).map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).collect::<String>();
+    let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
+    let scope = "minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\n";
+    let times = "not_before = \"2026-11-01T00:00:00Z\"\nnot_after = \"2027-05-01T00:00:00Z\"\n";
+    let policy =
+        format!("{head}{scope}\n[[release]]\nname = \"1\"\n{}{times}[[release]]\nname = \"2\"\n{}", pcrs(1), pcrs(2));
+    write("policy", None, policy.as_bytes());
+    let key_policy = "{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"AWS\":\"111122223333\"},\"Action\":\"kms:*\",\
+                      \"Resource\":\"*\",\"Condition\":{\"StringEquals\":{\"kms:RecipientAttestation:PCR0\":\"00\"}}}]}";
+    write("key_policy", None, key_policy.as_bytes());
 }
 
 /// One of each message of KEY_RELEASE.md section 4.

@@ -75,7 +75,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = output::Output::new(&cli.output);
-    let result = process::harden().and_then(|()| run(cli.command, &mut out));
+    let result = process::harden().and_then(|()| run_guarded(cli.command, &mut out));
     process::note_unlocked_memory(&out);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,6 +84,13 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn run_guarded(command: Command, out: &mut output::Output) -> Result<(), CliError> {
+    if !matches!(command, Command::Broker(commands::broker::Command::Serve(_))) {
+        process::clean_up_on_interrupt()?;
+    }
+    run(command, out)
 }
 
 fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
