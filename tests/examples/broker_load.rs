@@ -40,7 +40,7 @@ fn main() {
     let mvault = args.next().expect("broker_load PATH-OF-MVAULT [RELEASES]");
     let releases = args.next().map_or(RELEASES, |n| n.parse().unwrap());
     let root = TestRoot::new();
-    let broker = start(Path::new(&mvault), &root);
+    let broker = start(&fs::canonicalize(mvault).unwrap(), &root);
     let file = fs::read(broker.folder.path().join("model.mvault")).unwrap();
     let header = Header::read(&mut &file[..]).unwrap().unpadded().to_vec();
     let floor = floor(&root);
