@@ -30,7 +30,7 @@ pub fn fix(refusal: &Refusal) -> String {
 
 /// The same for evidence, with what the document says of its own time.
 pub fn fix_evidence(refusal: &Refusal, document: &[u8], now_s: u64) -> String {
-    let made_s = unverified_outline(document).ok().and_then(|outline| outline.time_ms).map(|ms| ms / 1000);
+    let made_s = unverified_outline(document).time_ms.map(|ms| ms / 1000);
     match (refusal.step, made_s) {
         (Step::V(20), Some(made)) if now_s > made && now_s - made > LEAF_LIFE_S => format!(
             "the document says it was made at {}: an old document was sent again, or this host's clock is ahead (chronyc tracking)",

@@ -59,6 +59,8 @@ enum Command {
     Gc(commands::gc::Args),
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
+    #[command(subcommand)]
+    Attest(commands::attest::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
     Policy(commands::policy::Command),
@@ -106,6 +108,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Rm(args) => commands::rm::run(&args, out),
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
+        Command::Attest(command) => commands::attest::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),

@@ -60,7 +60,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
 }
 
 /// AWS's root, and those that were asked for by name.
-pub(crate) fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
+pub fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
     let mut roots = Roots::aws();
     for path in dangerous {
         let der = root_der(path)?;
