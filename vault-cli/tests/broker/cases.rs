@@ -247,7 +247,7 @@ impl World {
     fn enveloped(&mut self, change: impl FnOnce(Envelope, &Chain) -> Envelope) -> Vec<u8> {
         self.good(|a| {
             let payload = evidence::encode(a.evidence.fields(&a.chain));
-            a.document = Some(change(Envelope::new(&a.chain, payload), &a.chain).document());
+            a.document = Some(change(Envelope::new(&a.chain, &payload), &a.chain).document());
         })
     }
 }
