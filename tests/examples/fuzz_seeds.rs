@@ -1,12 +1,15 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, and DIR/kms_recipient.
+//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
+//! DIR/key_policy, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
 use mvault_tests::forge::Parts;
 use mvault_tests::forge::content::Content;
 use mvault_tests::forge::kms::Answer;
+use mvault_tests::fuzz::evidence::EvidenceBase;
 use mvault_tests::rng;
+use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
@@ -60,11 +63,31 @@ fn main() {
     for answer in [Answer::aws(key.public_key_der(), &[1; 32]), Answer::localstack(key.public_key_der(), &[1; 32])] {
         write("kms_recipient", None, &answer.encode());
     }
+    for seed in EvidenceBase::default().seeds() {
+        write("evidence", None, &seed);
+    }
+    for file in shared_vectors("nitro").iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|e| e == "bin") {
+            write("evidence", Some(0), &fs::read(path).unwrap());
+        }
+    }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
     for (how, message) in messages() {
         write("release", Some(how), &message);
     }
+    let pcrs =
+        |byte: u8| (0..3).map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).collect::<String>();
+    let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
+    let scope = "minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\n";
+    let times = "not_before = \"2026-11-01T00:00:00Z\"\nnot_after = \"2027-05-01T00:00:00Z\"\n";
+    let policy =
+        format!("{head}{scope}\n[[release]]\nname = \"1\"\n{}{times}[[release]]\nname = \"2\"\n{}", pcrs(1), pcrs(2));
+    write("policy", None, policy.as_bytes());
+    let key_policy = "{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"AWS\":\"111122223333\"},\"Action\":\"kms:*\",\
+                      \"Resource\":\"*\",\"Condition\":{\"StringEquals\":{\"kms:RecipientAttestation:PCR0\":\"00\"}}}]}";
+    write("key_policy", None, key_policy.as_bytes());
 }
 
 /// One of each message of KEY_RELEASE.md section 4.

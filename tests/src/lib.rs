@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)] // tests: a panic is the report
 
 pub mod artifact;
+pub mod asker;
 pub mod canned;
 pub mod evidence;
 pub mod forge;

@@ -64,8 +64,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Longest `expected` or `actual`, in bytes.
-    pub const MAX_SHOWN: usize = 512;
+    /// Longest `expected` or `actual`, in bytes: six PCRs fit.
+    pub const MAX_SHOWN: usize = 768;
 
     /// A refusal; both values are made printable.
     pub fn new(step: Step, what: impl Into<String>, expected: impl fmt::Display, actual: impl fmt::Display) -> Self {

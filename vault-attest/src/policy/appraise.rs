@@ -155,7 +155,43 @@ impl Policy {
         let found = list(&|i| evidence.pcr(usize::from(i)).map_or("absent".into(), |pcr| hex(pcr)));
         let what = format!("measurements (closest is release {})", release.name);
         let key = format!("release.{}.pcr{}", release.name, differing.first().copied().unwrap_or(0));
-        self.deny(Refusal::new(Step::P(5), what, expected, found), &key, &advice(release, &differing, evidence))
+        self.deny(Refusal::new(Step::P(5), what, expected, found), &key, &self.advice(release, &differing, evidence))
+    }
+
+    /// What a set of differing PCRs means: 0 is the whole image, 1 kernel and boot, 2 the application, 3 the parent's
+    /// IAM role, 4 the parent instance, 8 the certificate that signed the image.
+    fn advice(&self, release: &Release, differing: &[u8], evidence: &VerifiedEvidence) -> String {
+        let name = &release.name;
+        let wanted = |i: u8| release.pcrs.get(&i);
+        let swapped = evidence.pcr(1) == wanted(2) && evidence.pcr(2) == wanted(1);
+        let image: Vec<_> = differing.iter().copied().filter(|&i| i <= 2).collect();
+        match (image.as_slice(), differing) {
+            (_, [1, 2]) if swapped => "pcr1 and pcr2 are swapped in the policy; swap them back".into(),
+            ([0, 1], _) => {
+                let kernel = match self.release_with(1, evidence, release) {
+                    Some(other) => format!("the kernel of release {}", other.name),
+                    None => "another kernel".into(),
+                };
+                format!("the application of {name} on {kernel}: rebuild with the kernel of {name}, or add this release")
+            }
+            ([0, 2], _) => {
+                format!("the kernel of {name} with another application: deploy {name}, or add this release")
+            }
+            (_, [3]) => "another IAM role of the parent instance: attach the role that the policy names".into(),
+            (_, [4]) => "another parent instance: pcr4 names one instance only; leave it out to allow any".into(),
+            (_, [8]) => "an image signed with another certificate: sign it with the key of the release".into(),
+            ([], _) => format!("the image of {name}, run or signed otherwise: compare pcr3, pcr4 and pcr8"),
+            (_, [0]) => "only PCR0 differs, which no image does: copy the three PCRs of one build".into(),
+            _ => {
+                "another image: deploy a release of the policy, or add this one with `mvault policy add-release`".into()
+            }
+        }
+    }
+
+    /// Another release that has this PCR of the evidence.
+    fn release_with(&self, pcr: u8, evidence: &VerifiedEvidence, but: &Release) -> Option<&Release> {
+        let found = evidence.pcr(usize::from(pcr));
+        self.releases().iter().find(|r| r.name != but.name && r.pcrs.get(&pcr) == found)
     }
 
     /// `[P-7]`, `[P-8]`
@@ -230,24 +266,6 @@ impl Appraised<'_> {
 fn differences(release: &Release, evidence: &VerifiedEvidence) -> Vec<u8> {
     let differs = |(&index, wanted): (&u8, &Pcr)| (evidence.pcr(usize::from(index)) != Some(wanted)).then_some(index);
     release.pcrs.iter().filter_map(differs).collect()
-}
-
-/// What a set of differing PCRs means: 0 is the whole image, 1 kernel and boot, 2 the application, 3 the parent's
-/// IAM role, 4 the parent instance, 8 the certificate that signed the image.
-fn advice(release: &Release, differing: &[u8], evidence: &VerifiedEvidence) -> String {
-    let name = &release.name;
-    let wanted = |i: u8| release.pcrs.get(&i);
-    let swapped = evidence.pcr(1) == wanted(2) && evidence.pcr(2) == wanted(1);
-    match differing {
-        [1, 2] if swapped => "pcr1 and pcr2 are swapped in the policy; swap them back".into(),
-        [0, 1] => format!("the application of {name} on another kernel: rebuild with that kernel, or add this release"),
-        [0, 2] => format!("the kernel of {name} with another application: deploy {name}, or add this release"),
-        [3] => "another IAM role of the parent instance: attach the role that the policy names".into(),
-        [4] => "another parent instance: pcr4 names one instance only; leave it out to allow any".into(),
-        [8] => "an image signed with another certificate: sign it with the key of the release".into(),
-        [0] => "only PCR0 differs, which no image does: copy the three PCRs of one build".into(),
-        _ => "another image: deploy a release of the policy, or add this one with `mvault policy add-release`".into(),
-    }
 }
 
 impl fmt::Display for AttestationResult {

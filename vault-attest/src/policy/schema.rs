@@ -51,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Policy, PolicyError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| p1(0, "the file", "text", "other bytes", "is it a policy? `mvault policy new` writes one"))?;
     let file: File = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(0, |span| line_at(text, span.start));
+        let line = e.span().map_or(0, |span| Starts::new(text).line_at(span.start));
         p1(
             line,
             "the file",
@@ -60,7 +60,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Policy, PolicyError> {
             "compare with what `mvault policy new` writes",
         )
     })?;
-    let mut reader = Reader { text, lines: Lines { text: text.lines().map(cut).collect(), of: BTreeMap::new() } };
+    let mut reader = Reader {
+        starts: Starts::new(text),
+        lines: Lines { text: text.lines().map(cut).collect(), of: BTreeMap::new() },
+    };
     let head = reader.head(&file)?;
     let scope = file.scope.as_ref().map_or(Ok(Scope::default()), |scope| reader.scope(scope))?;
     let releases = reader.releases(&file.release)?;
@@ -69,9 +72,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Policy, PolicyError> {
     Ok(Policy { name, digest, platform: Platform::AwsNitro, max_age_s, minimum_model_version, scope, releases, lines })
 }
 
-/// The line that byte `at` is in, from 1.
-fn line_at(text: &str, at: usize) -> usize {
-    1 + text.bytes().take(at).filter(|&b| b == b'\n').count()
+/// Where lines begin.
+struct Starts(Vec<usize>);
+
+impl Starts {
+    fn new(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The line that byte `at` is in, from 1.
+    fn line_at(&self, at: usize) -> usize {
+        self.0.partition_point(|&start| start <= at)
+    }
 }
 
 /// A line as messages show it.
@@ -79,15 +91,15 @@ fn cut(line: &str) -> String {
     line.trim().chars().filter(|c| !c.is_control()).take(160).collect()
 }
 
-struct Reader<'a> {
-    text: &'a str,
+struct Reader {
+    starts: Starts,
     lines: Lines,
 }
 
-impl Reader<'_> {
+impl Reader {
     /// Remembers where a key stands.
     fn note<T>(&mut self, key: impl Into<String>, value: &Spanned<T>) -> usize {
-        let line = line_at(self.text, value.span().start);
+        let line = self.starts.line_at(value.span().start);
         self.lines.of.insert(key.into(), line);
         line
     }
@@ -141,7 +153,7 @@ impl Reader<'_> {
         })
     }
 
-    fn list<T: PartialEq>(
+    fn list<T: Ord + Clone>(
         &mut self,
         key: &str,
         list: Option<&Spanned<Vec<Spanned<String>>>>,
@@ -159,13 +171,13 @@ impl Reader<'_> {
                 "an empty list allows nothing; leave the line out for any",
             ));
         }
-        let mut all = Vec::new();
+        let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
         for item in list.get_ref() {
-            let line = line_at(self.text, item.span().start);
+            let line = self.starts.line_at(item.span().start);
             let value = parse(item.get_ref());
             let value =
                 value.ok_or_else(|| p1(line, key, expected, item.get_ref(), "copy it from `mvault inspect`"))?;
-            if all.contains(&value) {
+            if !seen.insert(value.clone()) {
                 return Err(p1(line, key, "each once", item.get_ref(), "remove one of the two"));
             }
             all.push(value);
@@ -174,14 +186,14 @@ impl Reader<'_> {
     }
 
     fn releases(&mut self, tables: &Spanned<Vec<Spanned<ReleaseTable>>>) -> Result<Vec<Release>, PolicyError> {
-        let (line, tables) = (line_at(self.text, tables.span().start), tables.get_ref());
+        let (line, tables) = (self.starts.line_at(tables.span().start), tables.get_ref());
         if !(1..=MAX_RELEASES).contains(&tables.len()) {
             return Err(p1(line, "release", "1 to 1024", tables.len(), "name the releases that may get keys"));
         }
         let (mut all, mut names, mut measured) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for table in tables {
             let release = self.release(table.get_ref())?;
-            let line = line_at(self.text, table.get_ref().name.span().start);
+            let line = self.starts.line_at(table.get_ref().name.span().start);
             if !names.insert(release.name.clone()) {
                 return Err(p1(line, "release", "each name once", &release.name, "give it another name"));
             }

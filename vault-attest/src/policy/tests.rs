@@ -249,3 +249,120 @@ fn drafts_are_read_back() {
     debug.releases[0].release.pcrs.insert(2, [0; 48]);
     assert_eq!(debug.text().unwrap_err().refusal.actual, "zeros");
 }
+
+#[test]
+fn kernel_of_another_release_is_named() {
+    let hex = crate::nitro::hex;
+    let of = |byte| hex(&pcr(byte));
+    let second = format!(
+        "{}\n[[release]]\nname = \"1.5.0\"\npcr0 = \"{}\"\npcr1 = \"{}\"\npcr2 = \"{}\"\n",
+        file(),
+        of(0xB0),
+        of(0xB1),
+        of(0xB2)
+    );
+    let both = Policy::parse(second.as_bytes()).unwrap();
+    let denial = denied(&both, |e| (e.pcrs[0], e.pcrs[1]) = (Some(pcr(0xEE)), Some(pcr(0xB1))), &demand());
+    assert!(denial.fix.contains("the application of 1.4.0 on the kernel of release 1.5.0"), "{}", denial.fix);
+}
+
+#[test]
+fn six_differing_pcrs_are_all_shown() {
+    let more: String = [3, 4, 8].iter().map(|i| format!("pcr{i} = \"{}\"\n", crate::nitro::hex(&pcr(0xC0)))).collect();
+    let policy = Policy::parse(format!("{}{more}", file()).as_bytes()).unwrap();
+    let denial = denied(&policy, |e| e.pcrs = [Some(pcr(0xFF)); MAX_PCRS], &demand());
+    for i in PCRS {
+        assert!(denial.refusal.expected.contains(&format!("PCR{i} ")), "{denial}");
+        assert!(denial.refusal.actual.contains(&format!("PCR{i} {}", crate::nitro::hex(&pcr(0xFF)))), "{denial}");
+    }
+}
+
+#[test]
+fn differences_are_named_by_key() {
+    let before = policy();
+    let later = file().replace("max_age_s = 300", "max_age_s = 60").replace("\"1.4.0\"", "\"1.4.1\"");
+    let after = Policy::parse(later.as_bytes()).unwrap();
+    let keys: Vec<_> = before.differences(&after).into_iter().map(|d| d.key).collect();
+    let of = |name: &str| (0..3).map(|i| format!("release.{name}.pcr{i}")).collect::<Vec<_>>();
+    assert_eq!(keys, [vec!["max_age_s".to_owned()], of("1.4.0"), of("1.4.1")].concat());
+    let commented = Policy::parse(format!("# new\n{}", file()).as_bytes()).unwrap();
+    assert_eq!(before.differences(&commented), []);
+    assert_ne!(before.digest(), commented.digest());
+}
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn a_pcr() -> impl Strategy<Value = Pcr> {
+        prop::collection::vec(any::<u8>(), 48)
+            .prop_map(|v| v.try_into().unwrap())
+            .prop_filter("debug", |p| *p != [0; 48])
+    }
+
+    fn a_release() -> impl Strategy<Value = Release> {
+        let optional = prop::collection::btree_map(prop::sample::select(vec![3u8, 4, 8]), a_pcr(), 0..=3);
+        let times = (prop::option::of(0..2_000_000_000u64), prop::option::of(2_000_000_001..4_000_000_000u64));
+        ("[!-~]{1,64}", prop::array::uniform3(a_pcr()), optional, times).prop_map(|(name, image, mut pcrs, times)| {
+            pcrs.extend((0..3).zip(image));
+            Release { name, pcrs, not_before_s: times.0, not_after_s: times.1 }
+        })
+    }
+
+    fn a_draft() -> impl Strategy<Value = Draft> {
+        let ids = || prop::collection::btree_set("[0-9a-f]{64}", 0..4).prop_map(|s| s.into_iter().collect::<Vec<_>>());
+        let models = prop::collection::btree_set("\\PC{1,40}|[\\x00-\\x7f]{1,20}", 0..4);
+        let releases = prop::collection::vec((a_release(), "\\PC{0,40}|[\\x00-\\x7f]{0,20}"), 1..5);
+        let numbers = (1..=MAX_AGE_S, prop::option::of(1..=i64::MAX as u64));
+        ("[a-z0-9._-]{1,64}", numbers, ids(), models, ids(), releases).prop_map(
+            |(name, numbers, a, models, r, releases)| Draft {
+                name,
+                max_age_s: numbers.0,
+                minimum_model_version: numbers.1,
+                artifacts: a,
+                models: models.into_iter().collect(),
+                recipients: r,
+                releases: releases.into_iter().map(|(release, comment)| DraftRelease { release, comment }).collect(),
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+        #[test]
+        fn what_is_written_is_read_back_equal(draft in a_draft()) {
+            let names: std::collections::BTreeSet<_> = draft.releases.iter().map(|r| &r.release.name).collect();
+            prop_assume!(names.len() == draft.releases.len());
+            let text = draft.text().unwrap();
+            let read = Policy::parse(text.as_bytes()).unwrap();
+            prop_assert_eq!((read.name(), read.max_age_s()), (&*draft.name, draft.max_age_s));
+            prop_assert_eq!(read.minimum_model_version(), draft.minimum_model_version);
+            let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+            let ids = |list: &[String]| some(list).map(|l| l.iter().map(|id| parse_id(id).unwrap()).collect::<Vec<_>>());
+            let wanted = Scope { artifacts: ids(&draft.artifacts), models: some(&draft.models), recipients: ids(&draft.recipients) };
+            prop_assert_eq!(read.scope(), &wanted);
+            let releases: Vec<_> = draft.releases.into_iter().map(|r| r.release).collect();
+            prop_assert_eq!(read.releases(), releases);
+        }
+
+        #[test]
+        fn evidence_matches_only_its_own_pcrs(release in a_release(), change in any::<prop::sample::Index>(), with in a_pcr()) {
+            let release = Release { not_before_s: None, not_after_s: None, ..release };
+            let draft = Draft {
+                name: "p".into(), max_age_s: 300, minimum_model_version: None, artifacts: vec![], models: vec![],
+                recipients: vec![], releases: vec![DraftRelease { release: release.clone(), comment: String::new() }],
+            };
+            let policy = Policy::parse(draft.text().unwrap().as_bytes()).unwrap();
+            let mut right = evidence();
+            release.pcrs.iter().for_each(|(&i, pcr)| right.pcrs[usize::from(i)] = Some(*pcr));
+            prop_assert!(policy.appraise(&right, &demand()).is_ok());
+            let indexes: Vec<_> = release.pcrs.keys().copied().collect();
+            let index = *change.get(&indexes);
+            prop_assume!(release.pcrs[&index] != with);
+            right.pcrs[usize::from(index)] = Some(with);
+            prop_assert_eq!(policy.appraise(&right, &demand()).unwrap_err().refusal.step, Step::P(5));
+            prop_assert!(policy.appraise(&evidence(), &demand()).is_err());
+        }
+    }
+}

@@ -7,6 +7,8 @@ mod log;
 mod serve;
 mod why;
 
+pub use serve::roots;
+
 use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::keys::IdentityArgs;

@@ -60,7 +60,13 @@ impl AttestedKms {
         let request = self.client().decrypt().key_id(self.key.as_str()).ciphertext_blob(Blob::new(stanza.blob));
         let request = request.set_encryption_context(Some(context_map(salt))).recipient(recipient);
         let answer = self.aws.wait(request.send()).map_err(|e| denied(classify(operation, &self.place(), &e)))?;
-        self.receive(operation, own, answer.key_id, answer.plaintext, answer.ciphertext_for_recipient)
+        self.receive(
+            operation,
+            own,
+            answer.key_id.as_deref(),
+            answer.plaintext,
+            answer.ciphertext_for_recipient.as_ref(),
+        )
     }
 
     /// A data key for the artifact, and its blob.
@@ -71,7 +77,13 @@ impl AttestedKms {
         let request = request.set_encryption_context(Some(context_map(salt))).recipient(recipient);
         let answer = self.aws.wait(request.send()).map_err(|e| denied(classify(operation, &self.place(), &e)))?;
         let blob = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
-        let key = self.receive(operation, own, answer.key_id, answer.plaintext, answer.ciphertext_for_recipient)?;
+        let key = self.receive(
+            operation,
+            own,
+            answer.key_id.as_deref(),
+            answer.plaintext,
+            answer.ciphertext_for_recipient.as_ref(),
+        )?;
         Ok((blob, key))
     }
 
@@ -94,16 +106,16 @@ impl AttestedKms {
         &self,
         operation: &'static str,
         own: RecipientKey,
-        key_id: Option<String>,
+        key_id: Option<&str>,
         plaintext: Option<Blob>,
-        for_recipient: Option<Blob>,
+        for_recipient: Option<&Blob>,
     ) -> Result<Secret> {
         // Wiped, though whoever sent it has given it away.
         let plaintext = plaintext.map(|p| Secret::take(&mut p.into_inner()));
         let answer = Answer {
-            key_id: key_id.as_deref(),
+            key_id,
             plaintext: plaintext.as_ref().map(Secret::expose),
-            ciphertext_for_recipient: for_recipient.as_ref().map(AsRef::as_ref),
+            ciphertext_for_recipient: for_recipient.map(AsRef::as_ref),
         };
         own.receive(&self.key, &answer).map_err(|e| self.refused(operation, &e))
     }

@@ -5,12 +5,10 @@ use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::keys::IdentityArgs;
 use crate::output::Output;
-use crate::process::on_interrupt;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::watch;
 use vault_attest::nitro::Roots;
 use vault_attest::tlog::LogSigner;
 use vault_broker::config::Config;
@@ -56,17 +54,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     }
     out.note(&format!("listening on https://{listen}, policies: {}", policies.join(", ")));
     out.note(&format!("metrics and health on http://{admin}"));
-    let (stop, stopped) = watch::channel(false);
-    on_interrupt(Box::new(move || {
-        let _ = stop.send(true); // nobody to tell once the server is gone
-    }));
-    server.run(stopped);
+    server.run();
     out.note("stopped");
     Ok(())
 }
 
 /// AWS's root, and those that were asked for by name.
-pub(crate) fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
+pub fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
     let mut roots = Roots::aws();
     for path in dangerous {
         let der = root_der(path)?;

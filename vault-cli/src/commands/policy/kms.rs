@@ -65,7 +65,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         enclaves_seal: args.enclaves_seal,
         artifacts: args.vault_artifact.clone(),
     };
-    let text = access.key_policy(&policy).map_err(refused)?;
+    let text = access.key_policy(&policy).map_err(|e| refused(&e))?;
     notes(&policy, &access, out);
     out.bytes(text.as_bytes())
 }
@@ -90,7 +90,7 @@ fn notes(policy: &Policy, access: &Access, out: &Output) {
     }
 }
 
-fn refused(error: AccessError) -> CliError {
+fn refused(error: &AccessError) -> CliError {
     let message = CliError::failed(error.to_string());
     match error {
         AccessError::TooLong(_) => message.hint("leave out releases that no longer run, or name fewer roles"),
