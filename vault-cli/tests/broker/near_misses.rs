@@ -32,6 +32,7 @@ fn near_misses_are_refused_at_their_step_and_why_says_what_to_do() {
     for (name, said) in client_cases(&mut world) {
         write!(found, "\n## {name}\n\n```\n{}```\n", blurred(&said)).unwrap();
     }
+    write!(found, "\n## kms_condition_missing\n\n```\n{}```\n", blurred(&kms_condition_missing(&world))).unwrap();
     let good = world.good(|_| {});
     world.asker.ask(&good).granted(); // after all of that an honest enclave still gets its key
     let bless = std::env::var_os("MVAULT_BLESS").is_some();
@@ -44,6 +45,23 @@ fn near_misses_are_refused_at_their_step_and_why_says_what_to_do() {
     }
     assert_eq!(found.lines().count(), wanted.lines().count());
     world.rig.shop.mvault("broker log broker --verify").ok();
+}
+
+/// What is said about a key policy of AWS KMS that demands no evidence.
+fn kms_condition_missing(world: &World) -> String {
+    let role = "arn:aws:iam::111122223333:role";
+    let args = format!("policy kms broker/policies/prod.toml --admin {role}/keys --principal {role}/enclaves");
+    let shop = &world.rig.shop;
+    let mut policy = shop.mvault(&args).ok().json();
+    shop.write("good.json", policy.to_string().as_bytes());
+    shop.mvault("policy lint good.json --policy broker/policies/prod.toml").ok();
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    statements.retain(|statement| statement["Effect"] == "Allow");
+    for statement in statements {
+        statement.as_object_mut().unwrap().remove("Condition");
+    }
+    shop.write("open.json", policy.to_string().as_bytes());
+    shop.mvault("policy lint open.json --policy broker/policies/prod.toml").fails(1, "open").text()
 }
 
 /// Fails before there is anything to sign.
