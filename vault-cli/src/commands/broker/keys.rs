@@ -41,7 +41,12 @@ pub fn recipient(args: &RecipientArgs, out: &mut Output) -> Result<(), CliError>
     let policy = rules.policy(&args.policy);
     if policy.is_none() {
         let loaded: Vec<_> = rules.policies().map(Policy::name).collect();
-        let hint = format!("{} has: {}", config.policies.display(), loaded.join(", "));
+        let place = config.policies.display();
+        let hint = if loaded.is_empty() {
+            format!("{place} is empty: `mvault policy new --from MEASUREMENTS -o {place}/{}.toml`", args.policy)
+        } else {
+            format!("{place} has: {}", loaded.join(", "))
+        };
         return Err(CliError::usage(format!("there is no policy {} yet", args.policy)).hint(hint));
     }
     let digest = policy.map(|policy| hex(policy.digest())).unwrap_or_default();
