@@ -93,6 +93,7 @@ fn start(mvault: &Path, root: &TestRoot) -> Broker {
         ("requests_per_second_per_source", "1000000"),
         ("per_measurement", "0"),
         ("per_source", "0"),
+        ("connection_life_s", "3600"),
     ];
     let config: String = config
         .lines()
