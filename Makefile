@@ -6,7 +6,7 @@
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
-# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, --only s3.
+# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, s3 or attest.
 ARGS ?=
 
 help: ## this list

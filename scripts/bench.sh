@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # make bench: builds what is measured, gives the benches a folder in tmpfs (and one on disk for what does not fit), and
-# removes both whatever happens. First sealing and opening, then push and pull on an S3 server; --only seal or --only s3
-# runs one of them. Other arguments go to both: --size 512M, --rounds N, --json FILE (for S3 FILE with -s3 before its
-# suffix); --growth-max 1G concerns sealing only.
+# removes both whatever happens. First sealing and opening, then push and pull on an S3 server, then evidence; --only seal,
+# --only s3 or --only attest runs one of them. Other arguments go to all: --rounds N, --json FILE (FILE with -s3 or -attest
+# before its suffix), --size 512M (not evidence); --growth-max 1G concerns sealing only.
 
 source "$(dirname "$0")/common.sh"
 
-only='' common=() seal=() s3=()
+only='' common=() seal=() s3=() attest=()
 while (($# > 0)); do
     (($# > 1)) || die "$1 needs a value"
     case $1 in
@@ -14,13 +14,16 @@ while (($# > 0)); do
         --growth-max) seal+=("$1" "$2") ;;
         --json)
             seal+=("$1" "$2")
-            [[ $2 == *.* ]] && s3+=("$1" "${2%.*}-s3.${2##*.}") || s3+=("$1" "$2-s3")
+            [[ $2 == *.* ]] && end=.${2##*.} || end=
+            s3+=("$1" "${2%"$end"}-s3$end")
+            attest+=("$1" "${2%"$end"}-attest$end")
             ;;
+        --rounds) common+=("$1" "$2") attest+=("$1" "$2") ;;
         *) common+=("$1" "$2") ;;
     esac
     shift 2
 done
-[[ $only == '' || $only == seal || $only == s3 ]] || die "--only seal or --only s3, not '$only'"
+[[ $only =~ ^(|seal|s3|attest)$ ]] || die "--only seal, s3 or attest, not '$only'"
 
 "$REPO/scripts/setup.sh" build
 cd "$REPO"
@@ -35,7 +38,7 @@ disk=$(mktemp -d "${TMPDIR:-/tmp}/mvault-bench.XXXXXX")
 trap 'rm -rf "$memory" "$disk"' EXIT
 trap 'exit 130' INT TERM
 
-if [[ $only != s3 ]]; then
+if [[ $only == '' || $only == seal ]]; then
     "$REPO/scripts/setup.sh" bench
     models=$("$REPO/scripts/models.sh")
     mkdir "$memory/seal"
@@ -43,9 +46,17 @@ if [[ $only != s3 ]]; then
         --rage "$(tool_dir rage)/bin/rage" --models "$models" "${common[@]}" "${seal[@]}"
     rm -rf "$memory/seal"
 fi
-if [[ $only != seal ]]; then
+if [[ $only == '' || $only == s3 ]]; then
     "$REPO/scripts/setup.sh" bench-s3
     mkdir "$memory/s3"
     TMPDIR=$disk "$bin/mvault-bench" s3 --dir "$memory/s3" --mvault "$bin/mvault" --peers "$(bench_venv_dir)/bin" \
         --weed "$(servers_venv_dir)/bin/weed" "${common[@]}" "${s3[@]}"
+fi
+if [[ $only == '' || $only == attest ]]; then
+    documents=$REPO/../shared/vectors/nitro
+    if [[ -d $documents ]]; then
+        "$bin/mvault-bench" attest --documents "$documents" "${attest[@]}"
+    else
+        say "bench: evidence skipped: no documents in $documents"
+    fi
 fi

@@ -60,6 +60,13 @@ python_313() {
     return 1
 }
 
+# Prints the folder of PostgreSQL's programs, the newest that Debian has here; fails when there is none.
+postgres_bin() {
+    local bin
+    bin=$(find /usr/lib/postgresql -mindepth 3 -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
+    [[ -n $bin ]] && dirname "$bin"
+}
+
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.
 tool_version() {
     case $1 in

@@ -67,6 +67,7 @@ seed() {
         scan_safetensors) source=("$REPO/tests/vectors" "$CACHE/models") names='*.safetensors' ;;
         scan_gguf) source=("$REPO/tests/vectors" "$CACHE/models") names='*.gguf' ;;
         scan_onnx) source=("$REPO/tests/vectors" "$CACHE/models") names='*.onnx' ;;
+        kms_recipient) source=("$REPO/../shared/vectors/kms") names='*.?er' ;;
         *) return ;; # made by the fuzz_seeds example
     esac
     while IFS= read -r -d '' file; do

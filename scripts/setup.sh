@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -15,6 +15,7 @@ main() {
             python) setup_python ;;
             servers) setup_servers ;;
             localstack) setup_localstack ;;
+            postgres) setup_postgres ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -52,6 +53,18 @@ setup_localstack() {
     # Three of its packages come as sources only.
     venv "$(localstack_venv_dir)" "$python" localstack.txt "LocalStack" \
         --only-binary :all: --no-binary airspeed-ext,crontab,jsonpath-rw
+}
+
+# PostgreSQL's programs: the tests make clusters of their own, so Debian's package shall neither make one nor start it.
+setup_postgres() {
+    postgres_bin >/dev/null && return
+    # The package of clusters first, which has the switch.
+    debian_install postgresql-common
+    local conf=/etc/postgresql-common/createcluster.conf
+    as_root sed -i "s/^#\?create_main_cluster *=.*/create_main_cluster = false/" "$conf"
+    grep -q '^create_main_cluster = false' "$conf" || die "$conf: cannot switch off create_main_cluster"
+    debian_install postgresql
+    postgres_bin >/dev/null || die "no initdb in /usr/lib/postgresql after installing postgresql"
 }
 
 debian_python() {
@@ -109,14 +122,17 @@ debian() {
 
 debian_install() {
     command -v apt-get >/dev/null || die "missing: $* (this is not Debian: install them by hand)"
-    local sudo=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || die "missing: $* (install them as root: apt-get install $*)"
-        sudo=(sudo)
-    fi
+    ((EUID == 0)) || command -v sudo >/dev/null || die "missing: $* (install them as root: apt-get install $*)"
     say "setup: apt-get install $*"
-    quietly "${sudo[@]}" apt-get update -q
-    quietly "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+}
+
+# as_root COMMAND...  runs it quietly, by sudo where we are somebody else.
+as_root() {
+    local sudo=()
+    ((EUID == 0)) || sudo=(sudo)
+    quietly "${sudo[@]}" "$@"
 }
 
 # cargo_tool NAME  builds a command from source into the cache.

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is all this program makes")]
 #![allow(clippy::cast_precision_loss, reason = "byte counts become rates; nobody reads the 53rd bit")]
 
+mod attest;
 mod contenders;
 mod growth;
 mod limit;
@@ -46,6 +47,9 @@ fn main() {
     }
     if args.first().is_some_and(|first| first == "s3") {
         std::process::exit(s3::main(args.into_iter().skip(1)));
+    }
+    if args.first().is_some_and(|first| first == "attest") {
+        std::process::exit(attest::main(args.into_iter().skip(1)));
     }
     let options = match options(args.into_iter()) {
         Ok(options) => options,

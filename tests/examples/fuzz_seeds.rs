@@ -1,12 +1,20 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest and DIR/payload from the vectors; DIR/policy and DIR/key_policy.
+//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
+//! DIR/key_policy, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
+use mvault_tests::forge::Parts;
 use mvault_tests::forge::content::Content;
+use mvault_tests::forge::kms::Answer;
+use mvault_tests::fuzz::evidence::EvidenceBase;
+use mvault_tests::rng;
+use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
+use vault_attest::kms::RecipientKey;
+use vault_attest::release::{Challenge, ENC_LEN, EnclaveKey, Grant, RefusalMessage, Request, encode};
 
 fn main() {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "fuzz/corpus".into()));
@@ -22,9 +30,15 @@ fn main() {
         write("header", None, header);
         let Some(len) = header.get(20..24) else { continue };
         let len = u32::from_be_bytes(len.try_into().unwrap()) as usize;
+        if let Some(unpadded) = header.get(..120_usize.saturating_add(len)) {
+            write("release", Some(4), unpadded);
+        }
         if let Some(sections) = header.get(88..88_usize.saturating_add(len)) {
             write("stanza", Some(0), sections);
             write("stanza", Some(3), &sections[sections.len().saturating_sub(200)..]);
+            if sections.starts_with(&[0, 4]) {
+                write("stanza", Some(6), &sections[4..]);
+            }
             if sections.starts_with(&[0, 3]) {
                 write("stanza", Some(5), &sections[4..]);
             }
@@ -45,8 +59,24 @@ fn main() {
         write("payload", Some(1), &[op, 0, 65, 20, 1]);
         write("payload", Some(1), &[op, 1, 1, 200, 17, op, 0, 2, 3, 4]);
     }
+    let key = RecipientKey::generate().unwrap();
+    for answer in [Answer::aws(key.public_key_der(), &[1; 32]), Answer::localstack(key.public_key_der(), &[1; 32])] {
+        write("kms_recipient", None, &answer.encode());
+    }
+    for seed in EvidenceBase::default().seeds() {
+        write("evidence", None, &seed);
+    }
+    for file in shared_vectors("nitro").iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|e| e == "bin") {
+            write("evidence", Some(0), &fs::read(path).unwrap());
+        }
+    }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
+    for (how, message) in messages() {
+        write("release", Some(how), &message);
+    }
     let pcrs =
         |byte: u8| (0..3).map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).collect::<String>();
     let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
@@ -58,4 +88,36 @@ fn main() {
     let key_policy = "{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"AWS\":\"111122223333\"},\"Action\":\"kms:*\",\
                       \"Resource\":\"*\",\"Condition\":{\"StringEquals\":{\"kms:RecipientAttestation:PCR0\":\"00\"}}}]}";
     write("key_policy", None, key_policy.as_bytes());
+}
+
+/// One of each message of KEY_RELEASE.md section 4.
+fn messages() -> [(u8, Vec<u8>); 5] {
+    let refusal = |wait_s| RefusalMessage {
+        id: [1; 16].into(),
+        step: "R-12".into(),
+        retry: "later".into(),
+        hint: "wait".into(),
+        wait_s,
+    };
+    let header = Parts::new(1, &Content::file("m", vec![]), 4096, &[]).authenticated();
+    let request = Request {
+        nonce: [1; 32].into(),
+        evidence: vec![0x84; 40].into(),
+        public_key: EnclaveKey::generate(&mut rng(1)).public().into(),
+        header: [header, vec![0; 32]].concat().into(),
+    };
+    let grant = Grant {
+        id: [1; 16].into(),
+        enc: vec![2; ENC_LEN].into(),
+        wrapped: [3; 48].into(),
+        entry: b"{}".to_vec().into(),
+        proof: "c2sp.org/tlog-proof@v1\nindex 0\n\n".into(),
+    };
+    [
+        (0, encode(&Challenge { nonce: [1; 32].into(), life_s: 120, keys: vec![[2; 32].into()] })),
+        (1, encode(&request)),
+        (2, encode(&grant)),
+        (3, encode(&refusal(None))),
+        (3, encode(&refusal(Some(30)))),
+    ]
 }

@@ -2,7 +2,7 @@
 
 A vector is lines `key: value`, an empty line, and the artifact compressed by zlib. Keys: mvault-vector (1),
 name, about (a comment), expect (open or refuse), rule (those a reader may name), identity, passphrase, data-key
-(hex) and signer (base64 of DER; what the reader is given), model (VERSION NAME), entry (SHA256 SIZE PATH, each) and
+and broker-seed (hex) and signer (base64 of DER; what the reader is given), model (VERSION NAME), entry (SHA256 SIZE PATH, each) and
 released (SIZE SHA256: the entry bytes a reader from the front, chunk by chunk, gave out before it stops).
 """
 import base64, getpass, hashlib, io, pathlib, sys, zlib
@@ -42,7 +42,8 @@ def run_vector(file):
         seeds = list(reader.seeds_of(get("identity"), passphrases))
         signers = signers_of(map(base64.b64decode, get("signer")))
         source = io.BytesIO(zlib.decompress(packed))
-        manifest, data = reader.read(source, seeds, passphrases, signers, released, map(bytes.fromhex, get("data-key")))
+        keys = [list(map(bytes.fromhex, get(key))) for key in ("data-key", "broker-seed")]
+        manifest, data = reader.read(source, seeds, passphrases, signers, released, *keys)
         got |= {"expect": ["open"], "rule": [], "model": [f"{manifest[1]} {manifest[0]}"]}
         got["entry"] = [f"{hashlib.sha256(content).hexdigest()} {len(content)} {entry[0]}"
                         for content, entry in zip(data, manifest[3])]

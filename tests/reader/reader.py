@@ -18,7 +18,7 @@ def tagged(label, *parts): return b"mvault/v1/" + label + b"\0" + b"".join(parts
 def sha256(label, *parts): return hashlib.sha256(tagged(label, *parts)).digest()
 def derive(salt, key, label, x, n): return standard.hkdf_sha512(salt, key, tagged(label, x), n)
 KEY_ARN = re.compile(rb"arn:L:kms:L:[0-9]{12}:key/[A-Za-z0-9_-]+".replace(b"L", rb"(?!-)[a-z0-9-]{1,63}(?<!-)"))
-def argon2id_cost(body):  # stanzas: 4.1 to 4.3
+def argon2id_cost(body):  # stanzas: 4.1 to 4.4
     m, t, p = struct.unpack_from(">3I", body)
     need(F14=65536 <= m <= 2097152 and 1 <= t <= 16 and 1 <= p <= 16 and m * t >= 196608)
     return m * t
@@ -39,13 +39,21 @@ def aws_kms_open(salt, body, data_key):
     good = len(body) == k + 2 + b + 48 and 20 <= len(arn) <= 2048 and 1 <= b <= 6144 and KEY_ARN.fullmatch(arn)  # F-40
     kek = derive(salt, data_key, b"aws-kms", arn, 32)
     return unseal(kek, bytes(12), body[-48:], b"\0\3" + salt + body[:-48]) if good else None
-def dek_of(salt, sections, seeds, passphrases, data_keys):
+def broker_open(salt, body, pair):
+    n = 1129 + int.from_bytes(body[1128:1129])
+    good = len(body) == n + 80 and re.fullmatch(rb"[a-z0-9._-]{1,64}", body[1129:n])  # F-47
+    if not good or body[:8] != sha256(b"broker tag", salt, sha256(b"broker key", pair.pk))[:8]: return None
+    kek = derive(salt, pair.decapsulate(body[8:1128]), b"broker", body[8:1128] + pair.pk, 32)
+    return unseal(kek, bytes(12), body[-48:], b"\0\4" + salt + body[:-48])
+def dek_of(salt, sections, seeds, passphrases, data_keys, broker_seeds):
     for pair, (kind, body) in itertools.product(map(standard.XWing, filter(None, seeds)), sections):
         if kind == 2 and (dek := xwing_open(salt, body, pair)): return dek
     for passphrase, (kind, body) in itertools.product(passphrases, sections):
         if kind == 1 and (dek := argon2id_open(b"\0\1", salt, body, passphrase)): return dek
     for data_key, (kind, body) in itertools.product(data_keys, sections):
         if kind == 3 and (dek := aws_kms_open(salt, body, data_key)): return dek
+    for pair, (kind, body) in itertools.product(map(standard.XWing, broker_seeds), sections):
+        if kind == 4 and (dek := broker_open(salt, body, pair)): return dek
     need(F18=False)
 def seeds_of(lines, passphrases):  # a key file: 9
     for line in (line for line in lines if line and line[0] != "#"):
@@ -90,17 +98,17 @@ def read_header(source):  # 2, 4
     kinds = [kind & 0x7FFF for kind, _ in sections]
     rest = kinds[sum(0 < kind < 256 for kind in kinds):]
     need(F9=at == end, F10=all(a < b for a, b in zip([255] + rest, rest)), F11=len(rest) < len(kinds) <= 512)
-    sizes = {1: [108], 2: [1176], 3: range(65536), 0x100: range(304, 4145, 256), 0x101: [168]}
+    sizes = {1: [108], 2: [1176], 3: range(65536), 4: range(65536), 0x100: range(304, 4145, 256), 0x101: [168]}
     known = [(kind, body) for kind, body in sections if kind & 0x7FFF in sizes]
     need(F12=all(len(body) in sizes.get(kind, ()) for kind, body in known), F13=max(sections)[0] < 0x8000)
     costs = [argon2id_cost(body) for kind, body in sections if kind == 1]
     need(F15=len(costs) <= 8 and sum(costs) <= 8388608)
     return head[:end], head[end:end + 32], C, sections
-def read(source, seeds, passphrases, signers, released, data_keys=()):
+def read(source, seeds, passphrases, signers, released, data_keys=(), broker_seeds=()):
     """The manifest and the entries' bytes; `released` collects what a streaming reader gives out."""
     head, mac, C, sections = read_header(source)
     suite, salt, commitment, bodies = head[8:12] + head[16:20], head[24:56], head[56:88], dict(sections)
-    dek = dek_of(salt, sections, seeds, passphrases, data_keys)
+    dek = dek_of(salt, sections, seeds, passphrases, data_keys, broker_seeds)
     need(F7=hmac.compare_digest(derive(salt, dek, b"commitment", suite, 32), commitment))
     need(F8=hmac.compare_digest(hmac.digest(derive(salt, dek, b"header", b"", 64), head, "sha512")[:32], mac))
     if about := bodies.get(0x100):

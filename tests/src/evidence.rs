@@ -131,12 +131,12 @@ pub struct Envelope {
 
 impl Envelope {
     /// A good one around a payload.
-    pub fn new(chain: &Chain, payload: Vec<u8>) -> Self {
-        let good = chain.cose(payload.clone());
+    pub fn new(chain: &Chain, payload: &[u8]) -> Self {
+        let good = chain.cose(payload.to_vec());
         Self {
             protected: bytes(&[0xA1, 0x01, 0x38, 0x22]),
             unprotected: vec![0xA0],
-            payload: bytes(&payload),
+            payload: bytes(payload),
             signature: bytes(&good.signature),
         }
     }

@@ -4,6 +4,7 @@
 
 pub mod cbor;
 pub mod content;
+pub mod kms;
 
 use crate::rng;
 use aes_gcm::aead::{Aead, Payload};
@@ -27,6 +28,7 @@ pub type Section = (u16, Vec<u8>);
 pub const ARGON2ID: u16 = 0x0001;
 pub const XWING: u16 = 0x0002;
 pub const AWS_KMS: u16 = 0x0003;
+pub const BROKER: u16 = 0x0004;
 pub const ABOUT: u16 = 0x0100;
 pub const SIGNATURE: u16 = 0x0101;
 /// The cost of a sealer's passphrase stanza: m, t, p.
@@ -168,6 +170,21 @@ impl Keys {
         let kek = hkdf(&self.salt, &data_key, &[b"mvault/v1/aws-kms\0", arn].concat(), 32);
         let len = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
         (AWS_KMS, self.wrap(&kek, AWS_KMS, &[&len(arn), arn, &len(blob), blob].concat()))
+    }
+
+    /// Whatever the policy's name is.
+    pub fn broker(&self, to: &KeyFile, policy: &[u8], digest: [u8; 32], number: u64) -> Section {
+        self.broker_labelled("broker", to, policy, digest, number)
+    }
+
+    /// With another label where the KEK is derived.
+    pub fn broker_labelled(&self, label: &str, to: &KeyFile, policy: &[u8], digest: [u8; 32], number: u64) -> Section {
+        let (ct, shared) = to.key.encapsulate_with_rng(&mut rng(number ^ 0x626B));
+        let key_id = Sha256::digest([b"mvault/v1/broker key\0", &to.public[..]].concat());
+        let tag = Sha256::digest([b"mvault/v1/broker tag\0", &self.salt[..], &key_id].concat());
+        let kek = hkdf(&self.salt, &shared, &[format!("mvault/v1/{label}\0").as_bytes(), &ct, &to.public].concat(), 32);
+        let n = u8::try_from(policy.len()).unwrap();
+        (BROKER, self.wrap(&kek, BROKER, &[&tag[..8], &ct, &[n], policy, &digest].concat()))
     }
 
     pub fn passphrase(&self, passphrase: &[u8], cost: [u32; 3], salt: [u8; 16]) -> Section {

@@ -1,8 +1,10 @@
 //! What the fuzz targets are made of: a fuzzer's bytes put where no check of keys or tags keeps them away from the code
 //! behind. The same bytes always give the same artifact.
 
+pub mod evidence;
+
 use crate::forge::content::{Content, about_padded, table_block};
-use crate::forge::{AWS_KMS, KeyFile, Parts, XWING};
+use crate::forge::{AWS_KMS, BROKER, KeyFile, Parts, XWING};
 use crate::noise;
 use std::io;
 use vault_core::Result;
@@ -57,13 +59,17 @@ impl Base {
         let data = data.get(..data.len().min(60_000))?;
         let mut parts = Parts { header_len: 65_536, ..self.parts.clone() };
         let front = |whole: &[u8]| [data, whole.get(data.len()..).unwrap_or_default()].concat();
-        match how % 6 {
+        match how % 7 {
             0 => return Some(parts.header_of(data)),
             1 => parts.sections.insert(0, (XWING, front(&parts.sections[0].1))),
             2 => parts.sections.insert(1, (u16::from(*how), data.to_vec())),
             3 => parts.sections[1] = parts.keys.about(&about_padded(data.get(..data.len().min(4094))?), [1; 32]),
             4 => parts.add((0x0101, front(&[0; 168]))),
-            _ => parts.sections.insert(0, (AWS_KMS, data.to_vec())),
+            5 => parts.sections.insert(0, (AWS_KMS, data.to_vec())),
+            _ => {
+                let good = parts.keys.broker(&KeyFile::new(1), b"policy", [0; 32], 1).1;
+                parts.sections.insert(0, (BROKER, front(&good)));
+            }
         }
         Some(parts.header())
     }

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)] // tests: a panic is the report
 
 pub mod artifact;
+pub mod asker;
 pub mod canned;
 pub mod evidence;
 pub mod forge;
 pub mod fuzz;
+pub mod postgres;
 pub mod proxy;
 pub mod server;
 pub mod vector;

@@ -1,6 +1,7 @@
 //! Test vectors: `tests/vectors/*.vec`, one defect each, described in themselves. A text header of `key: value`
 //! lines, an empty line, then the artifact, compressed with zlib. tests/vectors/README.md explains the keys.
 
+pub mod broker;
 pub mod encoding;
 pub mod kms;
 pub mod negative;
@@ -135,7 +136,7 @@ pub fn made() -> Vec<Vector> {
 
 /// The vectors of [`made`] and more.
 pub fn all() -> Vec<Vector> {
-    let mut all = [positive::all(), negative::all(), wrong::all(), encoding::all(), kms::all()].concat();
+    let mut all = [positive::all(), negative::all(), wrong::all(), encoding::all(), kms::all(), broker::all()].concat();
     all.sort_by(|a, b| a.name().cmp(b.name()));
     all
 }
@@ -169,8 +170,17 @@ impl Vector {
 
     /// Data keys that KMS would have given.
     pub fn data_keys(&self) -> Vec<Vec<u8>> {
+        self.hex("data-key")
+    }
+
+    /// Seeds of brokers' keys.
+    pub fn broker_seeds(&self) -> Vec<Vec<u8>> {
+        self.hex("broker-seed")
+    }
+
+    fn hex(&self, key: &str) -> Vec<Vec<u8>> {
         let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
-        self.all("data-key").map(|hex| hex.as_bytes().chunks(2).map(byte).collect()).collect()
+        self.all(key).map(|hex| hex.as_bytes().chunks(2).map(byte).collect()).collect()
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -3,12 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)] // tests: a panic is the report
 
-use mvault_tests::artifact::{DataKey, open_file, open_streaming, read_ranges};
+use mvault_tests::artifact::{BrokerSeed, DataKey, open_file, open_streaming, read_ranges};
 use mvault_tests::vector::{Vector, folder, made, sha256, stored};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use vault_core::recipient::argon2id::Passphrase;
+use vault_core::recipient::broker::BrokerKey;
 use vault_core::recipient::keyfile::{KeyLine, parse_identities, unprotect};
 use vault_core::recipient::{Identity, xwing::XWingIdentity};
 use vault_core::secret::Secret;
@@ -23,6 +24,7 @@ struct Reader {
     keys: Vec<XWingIdentity>,
     passphrases: Vec<Passphrase>,
     data_keys: Vec<DataKey>,
+    brokers: Vec<BrokerSeed>,
     signers: Vec<PublisherPublicKey>,
 }
 
@@ -41,13 +43,16 @@ impl Reader {
         }
         let signers = vector.signers().iter().map(|der| PublisherPublicKey::from_der(der).unwrap()).collect();
         let data_keys = vector.data_keys().into_iter().map(|mut key| DataKey(Secret::take(&mut key))).collect();
-        Ok(Self { keys, passphrases, data_keys, signers })
+        let broker = |mut seed: Vec<u8>| BrokerSeed(BrokerKey::from_seed(Secret::take(&mut seed)).unwrap());
+        let brokers = vector.broker_seeds().into_iter().map(broker).collect();
+        Ok(Self { keys, passphrases, data_keys, brokers, signers })
     }
 
     fn identities(&self) -> Vec<&dyn Identity> {
         let keys = self.keys.iter().map(|k| k as &dyn Identity);
         let passphrases = self.passphrases.iter().map(|p| p as &dyn Identity);
-        keys.chain(passphrases).chain(self.data_keys.iter().map(|d| d as &dyn Identity)).collect()
+        let data_keys = self.data_keys.iter().map(|d| d as &dyn Identity);
+        keys.chain(passphrases).chain(data_keys).chain(self.brokers.iter().map(|b| b as &dyn Identity)).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod evidence;
 pub mod key_policy;
+pub mod kms;
 pub mod nitro;
 pub mod policy;
 pub mod release;

@@ -10,7 +10,7 @@ mod envelope;
 mod outline;
 mod reader;
 
-pub use outline::{CertificateOutline, UnverifiedOutline, unverified_outline};
+pub use outline::{CertificateContent, CertificateOutline, UnverifiedOutline, unverified_outline};
 
 use crate::evidence::{Pcr, Platform, VerifiedEvidence};
 use crate::step::{Refusal, Step};

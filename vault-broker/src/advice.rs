@@ -13,6 +13,15 @@ pub fn fix(refusal: &Refusal) -> String {
     let text = match refusal.step {
         Step::V(n) => evidence(n),
         Step::P(_) => "compare the image with the policy: `mvault policy check`, `mvault attest explain`",
+        Step::R(7) if refusal.what == "broker key" => {
+            "the key was revoked in broker.toml: add the newest one with `mvault recipients add`, or take it out of [revoked]"
+        }
+        Step::R(6) if refusal.what.starts_with("digest") => {
+            "the policy was changed after the model was sealed for this very file: add the recipient anew (`mvault broker recipient --pin`), or put the old file back"
+        }
+        Step::R(5) if refusal.actual == "no broker stanza" => {
+            "the model is sealed for no broker: `mvault recipients add -r LINE/POLICY` with the line of `mvault broker recipient`"
+        }
         Step::R(n) => protocol(n),
         Step::C(_) | Step::L(_) => "see docs/KEY_RELEASE.md",
     };
@@ -21,7 +30,7 @@ pub fn fix(refusal: &Refusal) -> String {
 
 /// The same for evidence, with what the document says of its own time.
 pub fn fix_evidence(refusal: &Refusal, document: &[u8], now_s: u64) -> String {
-    let made_s = unverified_outline(document).ok().and_then(|outline| outline.time_ms).map(|ms| ms / 1000);
+    let made_s = unverified_outline(document).time_ms.map(|ms| ms / 1000);
     match (refusal.step, made_s) {
         (Step::V(20), Some(made)) if now_s > made && now_s - made > LEAF_LIFE_S => format!(
             "the document says it was made at {}: an old document was sent again, or this host's clock is ahead (chronyc tracking)",
@@ -51,7 +60,9 @@ fn evidence(step: u8) -> &'static str {
         }
         13 | 15..=19 => "the certificates are not those of Nitro hardware",
         21 | 22 => "the document was changed or forged: send it as the NSM gave it",
-        23 => "the enclave runs in debug mode, where its parent reads its console: run it without --debug-mode",
+        23 => {
+            "the enclave runs in debug mode, where its parent reads its console: `nitro-cli run-enclave` without --debug-mode"
+        }
         _ => "attest anew for each request",
     }
 }
@@ -68,9 +79,9 @@ fn protocol(step: u8) -> &'static str {
             "the model is sealed for another broker: add this one with `mvault recipients add -r LINE/POLICY`, or ask the other broker"
         }
         6 => {
-            "put the policy into the policies folder and send SIGHUP; if the stanza pins a digest, add the recipient anew with the new policy"
+            "put a policy of this name into the policies folder and send SIGHUP; if the name is misspelt, add the recipient anew"
         }
-        7 => "it was revoked in broker.toml; publish a new artifact, or take it out of [revoked]",
+        7 => "the artifact was revoked in broker.toml: publish a new one, or take it out of [revoked]",
         8 => {
             "the evidence was made for another request: user_data must be the binding of this nonce, key, artifact and stanza"
         }

@@ -25,6 +25,7 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -71,6 +72,14 @@ pub struct Server {
     shared: Arc<Shared>,
     listener: TcpListener,
     admin: TcpListener,
+    signals: Signals,
+}
+
+/// From when the broker listens, none of these ends the process by itself.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Server {
@@ -96,7 +105,12 @@ impl Server {
             tls: RwLock::new(tls::server(&config.tls)?),
             folder,
         };
-        Ok(Self { runtime, shared: Arc::new(shared), listener, admin })
+        let entered = runtime.enter();
+        let listen = |kind| signal(kind).map_err(ServeError::Runtime);
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let signals = Signals { interrupt, terminate, hangup: listen(SignalKind::hangup())? };
+        drop(entered);
+        Ok(Self { runtime, shared: Arc::new(shared), listener, admin, signals })
     }
 
     /// Where it listens: for enclaves, for operators.
@@ -109,20 +123,23 @@ impl Server {
         self.shared.rules().policies().map(|policy| policy.name().to_owned()).collect()
     }
 
-    /// Answers until `stop` turns true; then what is under way is finished, for as long as the configuration allows.
+    /// Answers until SIGINT or SIGTERM; then what is under way is finished, for as long as the configuration allows.
     /// SIGHUP reads policies, revocations and certificate anew.
-    pub fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { runtime, shared, listener, admin } = self;
+    pub fn run(self) {
+        let Self { runtime, shared, listener, admin, signals } = self;
+        let Signals { mut interrupt, mut terminate, hangup } = signals;
         let wait = Duration::from_secs(shared.limits.stop_timeout_s);
         runtime.block_on(async {
+            let (stop, stopped) = watch::channel(false);
             let (done, mut all_done) = mpsc::channel::<Infallible>(1);
             let tasks = [
-                tokio::spawn(accept(Arc::clone(&shared), listener, stop.clone(), done)),
+                tokio::spawn(accept(Arc::clone(&shared), listener, stopped, done)),
                 tokio::spawn(admin::accept(Arc::clone(&shared), admin)),
-                tokio::spawn(reload_on_hangup(Arc::clone(&shared))),
+                tokio::spawn(reload_on_hangup(Arc::clone(&shared), hangup)),
                 tokio::spawn(forget_sources(Arc::clone(&shared))),
             ];
-            let _ = stop.wait_for(|stop| *stop).await;
+            select(pin!(interrupt.recv()), pin!(terminate.recv())).await;
+            let _ = stop.send(true); // nobody listens when there is no connection
             tracing::info!(connections = shared.gate.open(), "stopping");
             let finished = timeout(wait, all_done.recv()).await.is_ok(); // closes when the last connection is gone
             tracing::info!(finished, "stopped");
@@ -159,8 +176,7 @@ impl Shared {
     }
 }
 
-async fn reload_on_hangup(shared: Arc<Shared>) {
-    let Ok(mut hangup) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+async fn reload_on_hangup(shared: Arc<Shared>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         shared.reload();
     }

@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 mod artifact;
+pub mod attest;
 pub mod bench;
 pub mod broker;
 pub mod cat;

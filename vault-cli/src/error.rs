@@ -58,6 +58,18 @@ impl CliError {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// Names the rule or step that failed.
+    #[must_use]
+    pub fn by_rule(self, rule: impl std::fmt::Display) -> Self {
+        Self { rule: Some(rule.to_string()), ..self }
+    }
+
+    /// The result on stdout already says so.
+    #[must_use]
+    pub fn already_reported(self) -> Self {
+        Self { reported: true, ..self }
+    }
+
     /// Names the file an error is about.
     #[must_use]
     pub fn about(self, what: impl std::fmt::Display) -> Self {
@@ -74,7 +86,7 @@ impl CliError {
         self.hint.as_deref()
     }
 
-    /// The rule of FORMAT.md that failed.
+    /// The rule of FORMAT.md or the step of KEY_RELEASE.md that failed.
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }

@@ -59,6 +59,8 @@ enum Command {
     Gc(commands::gc::Args),
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
+    #[command(subcommand)]
+    Attest(commands::attest::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
     Policy(commands::policy::Command),
@@ -73,7 +75,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = output::Output::new(&cli.output);
-    let result = process::harden().and_then(|()| run(cli.command, &mut out));
+    let result = process::harden().and_then(|()| run_guarded(cli.command, &mut out));
     process::note_unlocked_memory(&out);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,6 +84,13 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn run_guarded(command: Command, out: &mut output::Output) -> Result<(), CliError> {
+    if !matches!(command, Command::Broker(commands::broker::Command::Serve(_))) {
+        process::clean_up_on_interrupt()?;
+    }
+    run(command, out)
 }
 
 fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
@@ -99,6 +108,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Rm(args) => commands::rm::run(&args, out),
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
+        Command::Attest(command) => commands::attest::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),

@@ -131,9 +131,10 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Text from an artifact, fit for a terminal.
+/// Text from an artifact or a certificate, fit for a terminal: nothing that moves the cursor or turns the writing.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    let turns = |c| matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{FFFD}' } else { c }).collect()
 }
 
 /// Standard output as a file: unbuffered, usable from any thread.

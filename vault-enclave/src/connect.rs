@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::Error;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -86,7 +86,8 @@ impl Connector for Secured {
     type Out = TlsTransport;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Self::Out>, Error> {
-        let mut stream = self.dial.dial()?;
+        let mut stream = Timed { connection: self.dial.dial()?, until: None };
+        stream.until(details.timeout);
         let as_io = |e: rustls::Error| Error::Io(io::Error::new(io::ErrorKind::InvalidData, e));
         let mut connection = ClientConnection::new(Arc::clone(&self.tls), self.name.clone()).map_err(as_io)?;
         while connection.is_handshaking() {
@@ -97,9 +98,46 @@ impl Connector for Secured {
     }
 }
 
+/// A connection that ends at a time: a peer that sends a byte now and then does not hold the enclave for ever.
+struct Timed {
+    connection: Box<dyn Connection>,
+    until: Option<Instant>,
+}
+
+impl Timed {
+    fn until(&mut self, timeout: NextTimeout) {
+        self.until = Instant::now().checked_add(*timeout.after);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.until {
+            Some(until) if Instant::now() >= until => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        self.connection.read(into)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.connection.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.connection.flush()
+    }
+}
+
 /// A TLS connection as ureq wants it.
 pub(crate) struct TlsTransport {
-    stream: StreamOwned<ClientConnection, Box<dyn Connection>>,
+    stream: StreamOwned<ClientConnection, Timed>,
     buffers: LazyBuffers,
     open: bool,
 }
@@ -115,13 +153,15 @@ impl Transport for TlsTransport {
         &mut self.buffers
     }
 
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.until(timeout);
         let output = self.buffers.output().get(..amount).unwrap_or_default();
         self.stream.write_all(output)?;
         Ok(self.stream.flush()?)
     }
 
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.until(timeout);
         let space = self.buffers.input_append_buf();
         let read = self.stream.read(space)?;
         self.buffers.input_appended(read);

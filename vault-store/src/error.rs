@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use vault_attest::step::Step;
 
 /// A store's result.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -58,6 +59,10 @@ pub enum Cause {
     KeyKind,
     /// What KMS was to decrypt is not of this key and encryption context.
     OtherCiphertext,
+    /// KMS refused a request with evidence: its policy demands other measurements, or the credentials lack the action.
+    AttestationDenied,
+    /// A step of KEY_RELEASE.md section 9 refused the evidence to be sent, or the answer.
+    Step(Step),
     /// The local disk is full.
     DiskFull,
     /// An object is not what it should be.
@@ -131,6 +136,7 @@ impl StoreError {
                 | Cause::KeyUnusable
                 | Cause::KeyKind
                 | Cause::OtherCiphertext
+                | Cause::AttestationDenied
                 | Cause::WrongRegion(_)
         )
     }
@@ -201,6 +207,13 @@ impl StoreError {
                  account, in one of both; `mvault iam` prints what they need",
                 permission(self.operation)
             ),
+            Cause::AttestationDenied => format!(
+                "its key policy does not release it to this machine. Compare its kms:RecipientAttestation conditions \
+                 with the measurements of this image (another release?); in debug mode PCRs are zeros, and no policy \
+                 may want those; else the credentials lack {} on {key}",
+                permission(self.operation)
+            ),
+            Cause::Step(step) => return step_hint(*step).map(Into::into),
             Cause::UnknownKey => {
                 "check the key's name, and the region: --region or AWS_REGION, where the name does not say it".into()
             }
@@ -223,6 +236,21 @@ impl StoreError {
             _ => return None,
         })
     }
+}
+
+/// The next step after one of KEY_RELEASE.md section 9 refused.
+fn step_hint(step: Step) -> Option<&'static str> {
+    Some(match step {
+        Step::C(1) => "is this an enclave, and does its /dev/nsm answer?",
+        Step::C(2) => {
+            "who answered did not read the evidence: it is no AWS KMS, or something in between took Recipient out. The \
+             data key crossed the network in the clear; check --kms-endpoint-url and AWS_ENDPOINT_URL_KMS, then seal anew"
+        }
+        Step::C(3) => "who answered used another key than the one asked for; check --kms-endpoint-url",
+        Step::C(18) => "it is encrypted to another key than this request's, or was changed on the way; try again",
+        Step::C(_) => "is the endpoint AWS KMS? check --kms-endpoint-url and AWS_ENDPOINT_URL_KMS",
+        _ => return None,
+    })
 }
 
 /// The IAM action that an operation needs.

@@ -1,9 +1,13 @@
 //! Recipients whose key never leaves AWS KMS: FORMAT.md section 4.3. [`KmsRecipient`] asks for a data key with the
 //! artifact's encryption context, [`KmsIdentity`] has it decrypted again. Nothing here is called unless a user named
-//! KMS, and only about the key they named, if they named one.
+//! KMS, and only about the key they named, if they named one. [`AttestedKms`] is both, for a machine that proves what it is.
 //!
 //! Data keys go into a `Secret` and the SDK's vector is wiped. Not in reach, and so not wiped: the SDK's buffers of the
 //! HTTP answer and of its JSON, and those of TLS.
+
+mod attested;
+
+pub use attested::{AttestedKms, Attester};
 
 use crate::aws::{Aws, classify};
 use crate::error::{Cause, Result, StoreError};
@@ -124,36 +128,50 @@ impl Recipient for KmsRecipient {
 pub struct KmsIdentity {
     aws: Aws,
     only: Option<KeyArn>,
-    asked: Mutex<Asked>,
+    asked: Asked,
 }
 
+/// What was asked for one header.
 #[derive(Default)]
-struct Asked {
+struct Asked(Mutex<Requests>);
+
+#[derive(Default)]
+struct Requests {
     times: usize,
     failures: Vec<StoreError>,
+}
+
+impl Asked {
+    fn failures(&self) -> Vec<StoreError> {
+        self.lock().failures.clone()
+    }
+
+    fn failed(&self, error: StoreError) {
+        self.lock().failures.push(error);
+    }
+
+    /// Whether KMS is to be asked once more: at most [`MAX_ASKED`] times `[F-40]`, and not when it is about the caller
+    /// or the network that it failed.
+    fn again(&self) -> bool {
+        let mut asked = self.lock();
+        asked.times += 1;
+        asked.times <= MAX_ASKED && asked.failures.iter().all(StoreError::is_of_key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl KmsIdentity {
     /// Whatever key a header names, or `only` this one.
     pub fn new(aws: Aws, only: Option<KeyArn>) -> Self {
-        Self { aws, only, asked: Mutex::default() }
+        Self { aws, only, asked: Asked::default() }
     }
 
     /// What KMS would not open, and why, in the order of the stanzas.
     pub fn failures(&self) -> Vec<StoreError> {
-        self.asked().failures.clone()
-    }
-
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether KMS is to be asked once more: at most [`MAX_ASKED`] times `[F-40]`, and not when it is about the caller
-    /// or the network that it failed.
-    fn ask_again(&self) -> bool {
-        let mut asked = self.asked();
-        asked.times += 1;
-        asked.times <= MAX_ASKED && asked.failures.iter().all(StoreError::is_of_key)
+        self.asked.failures()
     }
 
     fn decrypt(&self, salt: &[u8; 32], stanza: &Stanza<'_>) -> Result<Secret> {
@@ -174,13 +192,13 @@ impl Identity for KmsIdentity {
     fn unwrap_dek(&self, salt: &[u8; 32], stanza: &Section) -> vault_core::Result<Option<Dek>> {
         let Some(stanza) = Stanza::parse(stanza) else { return Ok(None) };
         let meant = self.only.as_ref().is_none_or(|only| *only == stanza.arn);
-        if !meant || !self.ask_again() {
+        if !meant || !self.asked.again() {
             return Ok(None);
         }
         match self.decrypt(salt, &stanza) {
             Ok(data_key) => Ok(stanza.unwrap_dek(salt, &data_key)),
             Err(error) => {
-                self.asked().failures.push(error);
+                self.asked.failed(error);
                 Ok(None)
             }
         }

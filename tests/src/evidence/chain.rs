@@ -67,6 +67,9 @@ impl TestRoot {
     }
 }
 
+/// A change of bytes.
+pub type Edit = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// What one certificate will be.
 pub struct Link {
     pub params: CertificateParams,
@@ -76,9 +79,9 @@ pub struct Link {
     /// What signs it, if not the key of the one before.
     pub signer: Option<KeyPair>,
     /// Changes the bytes that are signed, before they are.
-    pub edit_signed: Option<Box<dyn Fn(&mut Vec<u8>)>>,
+    pub edit_signed: Option<Edit>,
     /// Changes the signed certificate.
-    pub edit: Option<Box<dyn Fn(&mut Vec<u8>)>>,
+    pub edit: Option<Edit>,
 }
 
 /// A chain before it is signed, from the root to the leaf.

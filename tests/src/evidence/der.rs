@@ -49,12 +49,12 @@ pub fn items(content: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Changes the content of the signed part and signs it.
-pub fn sign_again(certificate: &[u8], edit: &dyn Fn(&mut Vec<u8>), signer: &KeyPair) -> Vec<u8> {
+pub fn sign_again(certificate: &[u8], edit: &dyn Fn(&mut Vec<u8>), key: &KeyPair) -> Vec<u8> {
     let [signed, algorithm, _] = parts(certificate);
     let mut content = split(&signed).1.to_vec();
     edit(&mut content);
     let signed = tlv(0x30, &content);
-    let signature = [vec![0], signer.sign(&signed).unwrap()].concat();
+    let signature = [vec![0], key.sign(&signed).unwrap()].concat();
     tlv(0x30, &[signed, algorithm, tlv(0x03, &signature)].concat())
 }
 

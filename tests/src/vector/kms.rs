@@ -11,8 +11,8 @@ const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56e
 const BLOB: [u8; 184] = [0xB1; 184];
 const DATA_KEY: [u8; 32] = [0xD7; 32];
 
-/// An artifact with these aws-kms stanzas and no other, for who has the data key.
-fn artifact(name: &str, stanzas: &dyn Fn(&Keys) -> Vec<Section>) -> Parts {
+/// An artifact with these stanzas and no other.
+pub(super) fn artifact(name: &str, stanzas: &dyn Fn(&Keys) -> Vec<Section>) -> Parts {
     let mut parts = Parts::new(number(name), &file(0), 4096, &[]);
     let stanzas = stanzas(&parts.keys);
     parts.header_len = 16_384;

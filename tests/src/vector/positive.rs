@@ -142,8 +142,8 @@ fn headers() -> Vec<Vector> {
             p.sections.insert(0, (0x0077, b"who knows".to_vec()));
         }),
         plain("reserved-stanzas", "reserved stanzas are skipped", &small, 4096, |p| {
-            p.sections.insert(0, (0x0004, vec![]));
-            p.sections.insert(1, (0x0003, vec![4; 300]));
+            p.sections.insert(0, (0x0005, vec![]));
+            p.sections.insert(1, (0x00FF, vec![4; 300]));
         }),
         plain("unknown-section", "an unknown section without the critical bit is skipped", &small, 4096, |p| {
             p.add((0x0155, vec![1, 2, 3]));

@@ -47,6 +47,10 @@ impl<'a> Certificate<'a> {
         if body.version() != Version::V3 {
             return Err(refuse("version 3", format!("{:?}", body.version())));
         }
+        let serial = body.serial_number().to_der().map_err(malformed)?;
+        if serial.get(2).is_none_or(|first| first & 0x80 != 0) {
+            return Err(refuse("a serial number that is not negative", super::hex(&serial)));
+        }
         for algorithm in [body.signature(), x509.signature_algorithm()] {
             if !is_ecdsa_sha384(algorithm) {
                 return Err(refuse("ecdsa-with-SHA384 without parameters", algorithm.oid.to_string()));
@@ -68,7 +72,7 @@ impl<'a> Certificate<'a> {
     /// Whether the issuer's name is this subject, byte for byte.
     pub fn is_issued_by(&self, issuer: &Self) -> bool {
         let (subject, named) = (issuer.x509.tbs_certificate().subject().to_der(), self.issuer().to_der());
-        matches!((subject, named), (Ok(subject), Ok(named)) if subject == named && !subject.is_empty())
+        matches!((subject, named), (Ok(subject), Ok(named)) if subject == named && !self.issuer().is_empty())
     }
 
     pub fn subject(&self) -> &x509_cert::name::Name {
@@ -77,10 +81,6 @@ impl<'a> Certificate<'a> {
 
     pub fn issuer(&self) -> &x509_cert::name::Name {
         self.x509.tbs_certificate().issuer()
-    }
-
-    pub fn serial(&self) -> &[u8] {
-        self.x509.tbs_certificate().serial_number().as_bytes()
     }
 
     /// notBefore and notAfter in seconds since 1970.

@@ -48,7 +48,9 @@ fn check_order(path: &[Certificate<'_>]) -> Result<(), Refusal> {
         let [issuer, certificate] = pair else { continue };
         if !certificate.is_issued_by(issuer) {
             let what = format!("issuer of {}", certificate.name);
-            return Err(Refusal::new(Step::V(15), what, issuer.subject(), certificate.issuer()));
+            let (expected, found) = (issuer.subject().to_string(), certificate.issuer().to_string());
+            let found = if expected == found { "the same name in other bytes, or none".into() } else { found };
+            return Err(Refusal::new(Step::V(15), what, expected, found));
         }
     }
     Ok(())

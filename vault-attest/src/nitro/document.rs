@@ -4,6 +4,7 @@ use super::reader::Reader;
 use super::{MAX_SKEW_S, Mode};
 use crate::evidence::{MAX_PCRS, Pcr};
 use crate::step::{Refusal, Step};
+use crate::time::rfc3339;
 
 /// Seconds since 1970 when AWS's root was made: 2019-10-28T13:28:05Z `[V-9]`.
 const EARLIEST_S: u64 = 1_572_269_285;
@@ -12,10 +13,10 @@ const LATEST_S: u64 = 4_102_444_800;
 /// Largest certificate in bytes `[V-11]`.
 const MAX_CERTIFICATE: usize = 2048;
 /// Most certificates of a bundle `[V-11]`.
-const MAX_BUNDLE: usize = 8;
+pub(super) const MAX_BUNDLE: usize = 8;
 /// Largest public_key, user_data and nonce in bytes `[V-12]`.
 const MAX_DATA: usize = 1024;
-/// Longest module_id in bytes.
+/// Longest module_id in bytes `[V-7]`.
 const MAX_MODULE_ID: usize = 255;
 
 /// The fields as they stand in the payload.
@@ -35,19 +36,23 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// V-6 and V-7. What is allocated grows with the bytes that are there.
     pub fn parse(payload: &'a [u8]) -> Result<Self, Refusal> {
-        let mut reader = Reader::new(payload, Step::V(6));
         let mut fields = Self::default();
+        fields.read_all(payload)?;
+        Ok(fields)
+    }
+
+    /// As [`Fields::parse`]; what was read before a refusal stays.
+    pub fn read_all(&mut self, payload: &'a [u8]) -> Result<(), Refusal> {
+        let mut reader = Reader::new(payload, Step::V(6));
         let len = reader.map("the payload")?;
+        reader.set_kinds(Step::V(7));
         let mut read = 0;
         while reader.more(len, read, "the payload")? {
             let name = reader.text("a field's name")?;
-            reader.set_step(Step::V(7));
-            fields.read(name, &mut reader)?;
-            reader.set_step(Step::V(6));
+            self.read(name, &mut reader)?;
             read += 1;
         }
-        reader.end("the payload")?;
-        Ok(fields)
+        reader.end("the payload")
     }
 
     fn read(&mut self, name: &str, reader: &mut Reader<'a>) -> Result<(), Refusal> {
@@ -144,6 +149,7 @@ fn at_most(step: Step, name: &str, bytes: std::ops::RangeInclusive<usize>, data:
     Err(Refusal::new(step, name, expected, format!("{} bytes", data.len())))
 }
 
+/// `[V-7]`
 fn check_module_id(id: &str) -> Result<(), Refusal> {
     let good = (1..=MAX_MODULE_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
     let expected = format!("1 to {MAX_MODULE_ID} printable characters");
@@ -160,8 +166,8 @@ fn check_time(timestamp: u64, mode: Mode) -> Result<(), Refusal> {
     if let Mode::Live { now_s } = mode
         && seconds > now_s.saturating_add(MAX_SKEW_S)
     {
-        let expected = format!("at most {MAX_SKEW_S} s after now ({now_s})");
-        return Err(Refusal::new(Step::V(9), "timestamp", expected, format!("{} s after", seconds - now_s)));
+        let expected = format!("at most {MAX_SKEW_S} s after {}", rfc3339(now_s));
+        return Err(Refusal::new(Step::V(9), "timestamp", expected, rfc3339(seconds)));
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 /// `{1: -35}`: ES384 `[V-3]`.
 const PROTECTED: [u8; 4] = [0xA1, 0x01, 0x38, 0x22];
+/// Tag 18, which no genuine document has.
+const COSE_SIGN1_TAG: u8 = 0xD2;
 /// Bytes of r and of s.
 const SCALAR_LEN: usize = 48;
 /// The order of P-384 (SEC 2, 2.5.1).
@@ -31,19 +33,27 @@ pub(super) fn parse(document: &[u8]) -> Result<Envelope<'_>, Refusal> {
         return Err(Refusal::new(Step::V(2), "the document", "an array of 4", found));
     }
     let protected = reader.bytes("the protected header")?;
-    reader.set_step(Step::V(4));
-    let unprotected = reader.literal(&[0xA0], "the unprotected header");
+    let unprotected = reader.literal(&[0xA0], "the unprotected header", Step::V(4));
     if protected != PROTECTED {
         let (expected, found) = (super::hex(&PROTECTED), super::hex(protected));
         return Err(Refusal::new(Step::V(3), "the protected header", format!("{expected} (ES384)"), found));
     }
     unprotected?;
-    reader.set_step(Step::V(2));
     let payload = reader.bytes("the payload")?;
     let signature = reader.bytes("the signature")?;
     reader.end("the document")?;
     check_form(signature)?;
     Ok(Envelope { payload, signature })
+}
+
+/// The payload, whatever the tag and the headers are: for outlines only.
+pub(super) fn unverified_payload(document: &[u8]) -> Option<&[u8]> {
+    let untagged = document.strip_prefix(&[COSE_SIGN1_TAG]).unwrap_or(document);
+    let mut decoder = minicbor::Decoder::new(untagged);
+    decoder.array().ok()?;
+    decoder.bytes().ok()?;
+    decoder.skip().ok()?; // minicbor keeps a stack on the heap, no deeper than the bytes
+    decoder.bytes().ok()
 }
 
 /// `[V-5]`

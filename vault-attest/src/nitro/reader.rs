@@ -4,20 +4,22 @@ use crate::step::{Refusal, Step};
 use minicbor::Decoder;
 use minicbor::data::Type;
 
-/// Reads one item after another and refuses, as one step, what is not what was asked for.
+/// Reads one item after another and refuses what is not what was asked for: as one step what is no CBOR of the form
+/// wanted, as another what is of the wrong type.
 pub(super) struct Reader<'a> {
     decoder: Decoder<'a>,
-    step: Step,
+    form: Step,
+    kinds: Step,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(bytes: &'a [u8], step: Step) -> Self {
-        Self { decoder: Decoder::new(bytes), step }
+    pub fn new(bytes: &'a [u8], form: Step) -> Self {
+        Self { decoder: Decoder::new(bytes), form, kinds: form }
     }
 
-    /// The step that what is read from here on belongs to.
-    pub fn set_step(&mut self, step: Step) {
-        self.step = step;
+    /// The step that items of a wrong type break from here on.
+    pub fn set_kinds(&mut self, step: Step) {
+        self.kinds = step;
     }
 
     pub fn position(&self) -> usize {
@@ -25,12 +27,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes exactly these bytes.
-    pub fn literal(&mut self, bytes: &[u8], what: &str) -> Result<(), Refusal> {
+    pub fn literal(&mut self, bytes: &[u8], what: &str, step: Step) -> Result<(), Refusal> {
         let at = self.position();
         let rest = self.decoder.input().get(at..).unwrap_or_default();
         if !rest.starts_with(bytes) {
+            if bytes.starts_with(rest) {
+                return Err(Refusal::new(self.form, what, super::hex(bytes), "the end of the bytes"));
+            }
             let found = rest.get(..bytes.len().min(rest.len())).unwrap_or_default();
-            return Err(Refusal::new(self.step, what, super::hex(bytes), super::hex(found)));
+            return Err(Refusal::new(step, what, super::hex(bytes), super::hex(found)));
         }
         self.decoder.set_position(at + bytes.len());
         Ok(())
@@ -91,15 +96,19 @@ impl<'a> Reader<'a> {
     pub fn more(&mut self, len: Option<u64>, read: u64, what: &str) -> Result<bool, Refusal> {
         match len {
             Some(len) => Ok(read < len),
-            None if self.kind() == Some(Type::Break) => self.literal(&[0xFF], what).map(|()| false),
+            None if self.kind() == Some(Type::Break) => self.literal(&[0xFF], what, self.form).map(|()| false),
             None => Ok(true),
         }
     }
 
     /// Nothing may follow.
     pub fn end(&self, what: &str) -> Result<(), Refusal> {
-        let left = self.decoder.input().len() - self.position();
-        if left == 0 { Ok(()) } else { Err(Refusal::new(self.step, what, "its end", format!("{left} more bytes"))) }
+        let left = self.left();
+        if left == 0 { Ok(()) } else { Err(Refusal::new(self.form, what, "its end", format!("{left} more bytes"))) }
+    }
+
+    fn left(&self) -> usize {
+        self.decoder.input().len().saturating_sub(self.position())
     }
 
     fn kind(&self) -> Option<Type> {
@@ -109,8 +118,11 @@ impl<'a> Reader<'a> {
     fn expect(&self, what: &str, expected: &str, is: impl Fn(Type) -> bool) -> Result<(), Refusal> {
         match self.kind() {
             Some(kind) if is(kind) => Ok(()),
-            Some(kind) => Err(Refusal::new(self.step, what, expected, kind)),
-            None => Err(Refusal::new(self.step, what, expected, "the end of the bytes")),
+            Some(kind @ (Type::BytesIndef | Type::StringIndef)) => Err(Refusal::new(self.form, what, expected, kind)),
+            Some(Type::Unknown(_)) => Err(self.broken(what)),
+            Some(kind) => Err(Refusal::new(self.kinds, what, expected, kind)),
+            None if self.left() == 0 => Err(Refusal::new(self.form, what, expected, "the end of the bytes")),
+            None => Err(self.broken(what)),
         }
     }
 
@@ -127,10 +139,10 @@ impl<'a> Reader<'a> {
         if head == least {
             return Ok(());
         }
-        Err(Refusal::new(self.step, what, format!("a head of {least} bytes"), format!("{head} bytes")))
+        Err(Refusal::new(self.form, what, format!("a head of {least} bytes"), format!("{head} bytes")))
     }
 
     fn broken(&self, what: &str) -> Refusal {
-        Refusal::new(self.step, what, "well-formed CBOR", "a cut or malformed item")
+        Refusal::new(self.form, what, "well-formed CBOR", "a cut or malformed item")
     }
 }

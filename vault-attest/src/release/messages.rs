@@ -156,7 +156,7 @@ impl Message for Request {
             ("header", self.header.len(), 1..=MAX_HEADER),
         ];
         let wrong = lengths.iter().find(|(_, len, allowed)| !allowed.contains(len));
-        let length = wrong.map(|(name, len, _)| format!("a {name} of {len} bytes"));
+        let length = wrong.map(|(name, len, _)| format!("{name} of {len} bytes"));
         length.or_else(|| (!super::wrap::is_key(&self.public_key)).then(|| "no X-Wing key".into()))
     }
 }

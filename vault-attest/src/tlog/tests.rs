@@ -45,11 +45,13 @@ log2025-1.rekor.sigstore.dev
 \u{2014} log2025-1.rekor.sigstore.dev zxGZFahCZ/+MqTjH4rC5MWcdLDWbpetE5l30RZfQc4BQkRjWSoKipEUPjvHENeZDHIlAsuezJcLzUVvItpNjaSRoMAs=
 ";
 const REKOR_ENTRY: &str = concat!(
-    r#"{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"SHA2_256","#,
-    r#""digest":"5dJ2SakUeOXY4ut1hBHPomz+hTn6tc0KTzcGosA+epE="},"signature":{"content":"#,
-    r#""MEYCIQDcJO82nz1rrtu1DxSpruX1ogJum8dl4IiGBMPz3jYcbgIhAKwQ8wNu1On8pYfhAJCK8OqT0OGTh/yAQ+An/e3d/dUR","#,
-    r#""verifier":{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{"rawBytes":"#,
-    r#""MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0q9Q+tdG195CXKfmUx1YatvZ/mN3rhjpOfm1lvskWprH9Pxpe9Xc6LjEJbBcVPhutkfUvBB9RDk+42SNE6/5xg=="}}}}}}"#
+    "eyJhcGlWZXJzaW9uIjoiMC4wLjIiLCJraW5kIjoiaGFzaGVkcmVrb3JkIiwic3BlYyI6eyJoYXNoZWRSZWtvcmRWMDAyIjp7ImRh",
+    "dGEiOnsiYWxnb3JpdGhtIjoiU0hBMl8yNTYiLCJkaWdlc3QiOiI1ZEoyU2FrVWVPWFk0dXQxaEJIUG9teitoVG42dGMwS1R6Y0dv",
+    "c0ErZXBFPSJ9LCJzaWduYXR1cmUiOnsiY29udGVudCI6Ik1FWUNJUURjSk84Mm56MXJydHUxRHhTcHJ1WDFvZ0p1bThkbDRJaUdC",
+    "TVB6M2pZY2JnSWhBS3dROHdOdTFPbjhwWWZoQUpDSzhPcVQwT09HVGgveUFRK0FuL2UzZC9kVSIsInZlcmlmaWVyIjp7ImtleURl",
+    "dGFpbHMiOiJQS0lYX0VDRFNBX1AyNTZfU0hBXzI1NiIsInB1YmxpY0tleSI6eyJyYXdCeXRlcyI6Ik1Ga3dFd1lIS29aSXpqMENB",
+    "UVlJS29aSXpqMERBUWNEUWdBRTBxOVErdGRHMTk1Q1hLZm1VeDFZYXR2Wi9tTjNyaGpwT2ZtMWx2c2tXcHJIOVB4cGU5WGM2TGpF",
+    "SmJCY1ZQaHV0a2ZVdkJCOVJEays0MlNORTYvNXhnPT0ifX19fX19",
 );
 
 fn hex(bytes: &[u8]) -> String {
@@ -99,11 +101,12 @@ fn roots_of_certificate_transparency() {
 fn an_entry_of_a_public_log() {
     let verifier = LogVerifier::parse(REKOR_KEY).unwrap();
     assert_eq!(verifier.to_string(), REKOR_KEY);
-    let logged = verify_log_proof(REKOR_ENTRY.as_bytes(), REKOR_PROOF, &verifier).unwrap();
+    let mut entry = Base64::decode_vec(REKOR_ENTRY).unwrap();
+    let logged = verify_log_proof(&entry, REKOR_PROOF, &verifier).unwrap();
     assert_eq!((logged.index, logged.checkpoint.size()), (412_114, 412_115));
     assert_eq!(LogProof::parse(REKOR_PROOF).unwrap().to_string(), REKOR_PROOF);
-    let other = REKOR_ENTRY.replace("5dJ2", "5dJ3");
-    assert_eq!(verify_log_proof(other.as_bytes(), REKOR_PROOF, &verifier).unwrap_err().step, Step::L(4));
+    entry[100] ^= 1;
+    assert_eq!(verify_log_proof(&entry, REKOR_PROOF, &verifier).unwrap_err().step, Step::L(4));
 }
 
 #[test]

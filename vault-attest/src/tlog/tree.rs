@@ -181,8 +181,8 @@ impl Plan {
     }
 }
 
-/// What appending needs of a tree: its complete subtrees, largest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What appending needs of a tree: its complete subtrees, largest first. The default is a tree without leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
     nodes: Vec<Hash>,
@@ -202,6 +202,11 @@ impl Frontier {
     /// Leaves so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Its nodes, as at [`Frontier::positions`].
+    pub fn nodes(&self) -> impl Iterator<Item = Hash> {
+        self.nodes.iter().copied()
     }
 
     /// The tree's root.

@@ -1,141 +1,283 @@
-//! Decisions in one transaction: nonces, quotas, entries, tree, checkpoint. What is in the database already is
-//! checked against the last checkpoint before anything is signed on top of it.
+//! The transaction that decides, and the entry. The same for every database.
+//!
+//! Proofs need no reading: whatever the path of a new entry wants is new itself, or was on the edge of the tree before.
 
-use super::{Counted, Database, Head, Row, StateError, Transaction};
+use super::backend::{Added, Backend, Head, QuotaKey, Used};
+use super::{NONCE_KEPT_S, StateError};
 use crate::advice;
-use crate::config::Quotas;
-use crate::judge::{Judged, QuotaKeys};
-use crate::ledger::Settled;
-use vault_attest::tlog::tree::{Frontier, Plan, leaf_hash, node_count};
-use vault_attest::tlog::{LogProof, LogSigner};
+use std::collections::{HashMap, HashSet};
+use vault_attest::time::parse_rfc3339;
+use vault_attest::tlog::tree::{Frontier, Plan, leaf_hash, node_count, verify_consistency};
+use vault_attest::tlog::{Hash, LogEntry, LogProof, LogSigner, MAX_ENTRY, Outcome};
 use vault_attest::{Refusal, Step};
 
-/// Seconds that a quota counts over.
-const WINDOW_S: u64 = 3600;
-/// Seconds that a used nonce is kept after it expired: for `why`, and for replicas whose clocks differ.
-const KEEP_NONCES_S: u64 = 3600;
+/// Quotas count the releases of this many seconds.
+pub const QUOTA_WINDOW_S: u64 = 3600;
+/// Releases are counted together that fall in the same minute.
+const BUCKET_S: u64 = 60;
 
-/// What decides besides the database.
-pub struct Limits<'a> {
-    /// Releases an hour.
-    pub quotas: &'a Quotas,
-    /// Seconds since 1970.
-    pub now_s: u64,
+/// What a quota limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Stanzas of one broker key.
+    Key = 1,
+    /// Images of one PCR0.
+    Measurement = 2,
+    /// One source address.
+    Source = 3,
 }
 
-/// Decides all of `batch`, in order, in one transaction.
-pub fn decide(
-    database: &mut dyn Database,
-    signer: &LogSigner,
-    limits: &Limits<'_>,
-    batch: Vec<Judged>,
-) -> Result<Vec<Settled>, StateError> {
-    let mut transaction = database.begin()?;
-    let mut frontier = frontier(&mut *transaction, signer)?;
-    let mut logged = Vec::with_capacity(batch.len());
-    for judged in batch {
-        let (index, decision) = (frontier.size(), settle(&mut *transaction, limits, judged)?);
-        let new = frontier.append(leaf_hash(&decision.entry));
-        transaction.put_nodes(node_count(index), &new)?;
-        transaction.append(&Row { index, id: decision.id, entry: decision.entry.clone() })?;
-        logged.push((index, decision));
+impl Scope {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "broker key",
+            Self::Measurement => "measurement",
+            Self::Source => "source",
+        }
     }
-    let size = frontier.size();
-    let checkpoint = signer.sign(size, frontier.root());
-    transaction.set_head(&Head { size, checkpoint: checkpoint.clone() })?;
-    let mut settled = Vec::with_capacity(logged.len());
-    for (index, decision) in logged {
-        let proof = prove(&mut *transaction, index, size, &checkpoint)?;
-        let Decision { entry, refused, wait_s, .. } = decision;
-        settled.push(Settled { entry, proof, refused, wait_s });
+}
+
+/// One quota that a grant counts against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// What kind it is.
+    pub scope: Scope,
+    /// Whose: a key id, a PCR0, an address.
+    pub subject: Vec<u8>,
+    /// Releases in [`QUOTA_WINDOW_S`].
+    pub limit: u64,
+}
+
+/// What only the state can still turn into a refusal. The entry's time is the time it is decided at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Granted, or refused by an earlier step.
+    pub entry: LogEntry,
+    /// The nonce to use up, and when it expires, in seconds since 1970.
+    pub nonce: Option<([u8; 32], u64)>,
+    /// What a grant counts against.
+    pub quotas: Vec<QuotaUse>,
+}
+
+/// A decision that is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's bytes.
+    pub entry: Vec<u8>,
+    /// The log proof's text.
+    pub proof: String,
+    /// The step that refused here.
+    pub refused: Option<Step>,
+    /// Seconds until a quota has room.
+    pub wait_s: Option<u64>,
+}
+
+/// A connection that writes, and the last head it saw.
+pub struct Writing {
+    backend: Box<dyn Backend>,
+    seen: Option<(u64, Hash)>,
+}
+
+impl Writing {
+    pub fn new(backend: Box<dyn Backend>) -> Self {
+        Self { backend, seen: None }
     }
-    let now = limits.now_s;
-    transaction.forget(now.saturating_sub(KEEP_NONCES_S), (now / WINDOW_S).saturating_sub(1))?;
-    transaction.commit()?;
-    Ok(settled)
-}
 
-/// The tree as it is, after its root was found to be that of the last checkpoint `[L-3]`.
-pub(super) fn frontier(transaction: &mut dyn Transaction, signer: &LogSigner) -> Result<Frontier, StateError> {
-    let head = transaction.head()?;
-    let nodes = transaction.nodes(&Frontier::positions(head.size))?;
-    let frontier = Frontier::new(head.size, nodes).ok_or(StateError::Row("tree"))?;
-    if head == Head::default() && transaction.row_count()? == 0 {
-        return Ok(frontier);
+    pub fn decide(&mut self, batch: Vec<Decision>, signer: &LogSigner) -> Result<Vec<Decided>, StateError> {
+        let done = self.transaction(batch, signer);
+        match done {
+            Ok((decided, head)) => {
+                self.seen = Some((head.size, head.root));
+                Ok(decided)
+            }
+            Err(e) => {
+                self.backend.rollback();
+                Err(e)
+            }
+        }
     }
-    let last = signer.verifier().verify(&head.checkpoint)?;
-    if last.size() != head.size || *last.root() != frontier.root() {
-        let expected = format!("the tree of {} entries that was signed", last.size());
-        let found = format!("another tree, of {} entries", head.size);
-        return Err(Refusal::new(Step::L(3), "release log", expected, found).into());
+
+    pub fn clean(&mut self, now_s: u64) -> Result<(), StateError> {
+        let before = |kept: u64| now_s.saturating_sub(kept);
+        let cleaned = self
+            .backend
+            .begin_write()
+            .and_then(|()| self.backend.clean(before(NONCE_KEPT_S), before(QUOTA_WINDOW_S + BUCKET_S)))
+            .and_then(|()| self.backend.commit());
+        if cleaned.is_err() {
+            self.backend.rollback();
+        }
+        cleaned
     }
-    Ok(frontier)
+
+    fn transaction(&mut self, batch: Vec<Decision>, signer: &LogSigner) -> Result<(Vec<Decided>, Head), StateError> {
+        let backend = &mut *self.backend;
+        backend.begin_write()?;
+        let old = backend.head(true)?;
+        let mut frontier = trusted_frontier(backend, &old, signer)?;
+        goes_on(backend, self.seen, &old)?;
+        if batch.is_empty() && !old.checkpoint.is_empty() {
+            backend.rollback();
+            return Ok((Vec::new(), old));
+        }
+        let mut known: HashMap<u64, Hash> = Frontier::positions(old.size).into_iter().zip(frontier.nodes()).collect();
+
+        let mut ledger = Counting::load(backend, &batch)?;
+        let mut judged = Vec::with_capacity(batch.len());
+        for decision in batch {
+            judged.push(ledger.judge(decision)?);
+        }
+
+        let first_node = node_count(old.size);
+        let (mut nodes, mut entries) = (Vec::new(), Vec::with_capacity(judged.len()));
+        for (decided, id) in &judged {
+            nodes.extend(frontier.append(leaf_hash(&decided.entry)));
+            entries.push((*id, decided.entry.clone()));
+        }
+        known.extend((first_node..).zip(nodes.iter().copied()));
+        let (size, root) = (frontier.size(), frontier.root());
+        let head = Head { size, root, checkpoint: signer.sign(size, root) };
+        let quotas = ledger.added();
+        let first_index = old.size;
+        let added = Added { first_index, entries: &entries, first_node, nodes: &nodes, quotas: &quotas, head: &head };
+        backend.add(&added)?;
+        backend.commit()?; // on disk: from here on, answers may leave
+
+        let prove = |(at, (mut decided, _)): (u64, (Decided, _))| {
+            decided.index = at;
+            decided.proof = proof(at, &head, &known)?;
+            Ok(decided)
+        };
+        let decided: Result<_, StateError> = (first_index..).zip(judged).map(prove).collect();
+        Ok((decided?, head))
+    }
 }
 
-fn prove(transaction: &mut dyn Transaction, index: u64, size: u64, checkpoint: &str) -> Result<String, StateError> {
-    let plan = Plan::inclusion(index, size).ok_or(StateError::Row("tree"))?;
-    let nodes = transaction.nodes(&plan.positions())?;
-    let path = plan.finish(&nodes).ok_or(StateError::Row("tree"))?;
-    Ok(LogProof { index, path, checkpoint: checkpoint.to_owned() }.to_string())
-}
-
-struct Decision {
-    id: [u8; 16],
-    entry: Vec<u8>,
-    refused: Option<Step>,
-    wait_s: Option<u64>,
-}
-
-///
-fn settle(transaction: &mut dyn Transaction, limits: &Limits<'_>, judged: Judged) -> Result<Decision, StateError> {
-    let Judged { id, nonce, mut entry, quota, mut refused, .. } = judged;
-    let mut wait_s = None;
-    let unused = nonce.map_or(Ok(true), |(nonce, expiry)| transaction.use_nonce(&nonce, expiry))?;
-    let source = entry.source.clone().unwrap_or_default();
-    let late = if refused.is_some() {
-        None
-    } else if !unused {
-        Some(Refusal::new(Step::R(11), "nonce", "one that was not used before", "one that was"))
-    } else if let Some(keys) = &quota {
-        count(transaction, limits, keys, &source)?
+/// The edge of the tree, which this broker or a replica signed `[L-2]` `[L-3]`.
+fn trusted_frontier(backend: &mut dyn Backend, head: &Head, signer: &LogSigner) -> Result<Frontier, StateError> {
+    if head.size > vault_attest::tlog::MAX_SIZE {
+        return Err(Refusal::new(Step::L(3), "size", "below 2^62", head.size).into());
+    }
+    if head.size == 0 && head.checkpoint.is_empty() {
+        if backend.counts()? != (0, 0) {
+            return Err(Refusal::new(Step::L(3), "head", "a checkpoint of the entries", "none").into());
+        }
     } else {
-        None
-    };
-    if let Some(refusal) = late {
-        if refusal.step == Step::R(12) {
-            wait_s = Some(WINDOW_S - limits.now_s % WINDOW_S);
+        let checkpoint = signer.verifier().verify(&head.checkpoint)?;
+        if (checkpoint.size(), checkpoint.root()) != (head.size, &head.root) {
+            return Err(Refusal::new(Step::L(3), "head", "size and root as they are signed", "others").into());
         }
-        refused = Some(refusal.step);
-        entry.refuse(&refusal, Some(advice::fix(&refusal)));
     }
-    Ok(Decision { id, entry: entry.to_bytes(), refused, wait_s })
+    let nodes = backend.nodes(&Frontier::positions(head.size))?;
+    match Frontier::new(head.size, nodes) {
+        Some(frontier) if frontier.root() == head.root => Ok(frontier),
+        _ => Err(Refusal::new(Step::L(2), "tree", "the root that is signed", "another").into()),
+    }
 }
 
-/// `[R-12]`: counts a grant, unless one of its quotas is used up.
-fn count(
-    transaction: &mut dyn Transaction,
-    limits: &Limits<'_>,
-    keys: &QuotaKeys,
-    source: &str,
-) -> Result<Option<Refusal>, StateError> {
-    let quotas = limits.quotas;
-    let all = [
-        (Counted::Key, &keys.key[..], quotas.per_key, "of this broker key"),
-        (Counted::Measurement, &keys.pcr0[..], quotas.per_measurement, "of this PCR0"),
-        (Counted::Source, source.as_bytes(), quotas.per_source, "of this source"),
-    ];
-    let window = limits.now_s / WINDOW_S;
-    for (what, subject, most, name) in all {
-        let counted = if most == 0 { 0 } else { transaction.count(what, subject, window)? };
-        if most > 0 && counted >= most {
-            let expected = format!("fewer than {most} an hour");
-            return Ok(Some(Refusal::new(Step::R(12), format!("releases {name}"), expected, counted)));
+/// Whether the head goes on from the one seen last: a database that went back has forgotten nonces `[L-5]`.
+fn goes_on(backend: &mut dyn Backend, seen: Option<(u64, Hash)>, head: &Head) -> Result<(), StateError> {
+    let Some((size, root)) = seen else { return Ok(()) };
+    let refuse = |why| Refusal::new(Step::L(5), "head", format!("a tree that goes on from {size} entries"), why);
+    let plan = Plan::consistency(size, head.size).ok_or_else(|| refuse("a tree that shrank"))?;
+    let proof = plan.finish(&backend.nodes(&plan.positions())?).unwrap_or_default();
+    verify_consistency(size, &root, head.size, &head.root, &proof).map_err(|why| refuse(why).into())
+}
+
+/// The text of an entry's proof in the tree of `head`.
+fn proof(index: u64, head: &Head, known: &HashMap<u64, Hash>) -> Result<String, StateError> {
+    let path = Plan::inclusion(index, head.size).and_then(|plan| {
+        let nodes: Option<Vec<_>> = plan.positions().iter().map(|at| known.get(at).copied()).collect();
+        plan.finish(&nodes?)
+    });
+    let path = path.ok_or_else(|| StateError::Unavailable(format!("no proof of entry {index}")))?;
+    Ok(LogProof { index, path, checkpoint: head.checkpoint.clone() }.to_string())
+}
+
+/// Nonces and quotas, as the batch goes.
+struct Counting {
+    unused: HashSet<[u8; 32]>,
+    used: HashMap<QuotaKey, Used>,
+    added: HashMap<(QuotaKey, u64), u64>,
+}
+
+impl Counting {
+    fn load(backend: &mut dyn Backend, batch: &[Decision]) -> Result<Self, StateError> {
+        let nonces: HashMap<_, _> = batch.iter().filter_map(|decision| decision.nonce).collect();
+        let nonces: Vec<_> = nonces.into_iter().collect();
+        let unused = if nonces.is_empty() { Vec::new() } else { backend.use_nonces(&nonces)? };
+        let keys: HashSet<_> = batch.iter().flat_map(|d| &d.quotas).map(|q| (q.scope, q.subject.clone())).collect();
+        let keys: Vec<_> = keys.into_iter().collect();
+        let mut used = Vec::new();
+        if !keys.is_empty() {
+            let now = batch.iter().filter_map(|d| parse_rfc3339(&d.entry.time)).max().unwrap_or(0);
+            used = backend.used(&keys, now.saturating_sub(QUOTA_WINDOW_S))?;
+        }
+        let used = keys.into_iter().zip(used).collect();
+        Ok(Self { unused: unused.into_iter().collect(), used, added: HashMap::new() })
+    }
+
+    /// Decides one: its entry is final then. Index and proof are not known yet.
+    fn judge(&mut self, decision: Decision) -> Result<(Decided, [u8; 16]), StateError> {
+        let Decision { mut entry, nonce, quotas } = decision;
+        let form = || StateError::Usage("an entry without a decision id and a time".into());
+        let (id, now) = entry.id_bytes().zip(parse_rfc3339(&entry.time)).ok_or_else(form)?;
+        // Used up by whoever comes first, granted or not.
+        let first = nonce.is_none_or(|(nonce, _)| self.unused.remove(&nonce));
+        let (mut refused, mut wait_s) = (None, None);
+        if entry.outcome == Outcome::Granted {
+            let refusal = if first {
+                self.over(&quotas, now).map(|(refusal, wait)| {
+                    wait_s = Some(wait);
+                    refusal
+                })
+            } else {
+                Some(Refusal::new(Step::R(11), "nonce", "one that was not used", "one that was"))
+            };
+            match refusal {
+                Some(refusal) => {
+                    entry.refuse(&refusal, Some(advice::fix(&refusal)));
+                    refused = Some(refusal.step);
+                }
+                None => self.count(quotas, now),
+            }
+        }
+        let mut bytes = entry.to_bytes();
+        if bytes.len() > MAX_ENTRY {
+            (entry.policy_line, entry.fix) = (None, None); // what a policy says at length is in the policy
+            bytes = entry.to_bytes();
+        }
+        Ok((Decided { index: 0, entry: bytes, proof: String::new(), refused, wait_s }, id))
+    }
+
+    /// The first quota without room `[R-12]`, and the seconds until it has.
+    fn over(&self, quotas: &[QuotaUse], now: u64) -> Option<(Refusal, u64)> {
+        quotas.iter().find_map(|quota| {
+            let used = self.used.get(&(quota.scope, quota.subject.clone())).copied().unwrap_or_default();
+            let what = format!("releases of this {} in an hour", quota.scope.name());
+            let refusal = Refusal::new(Step::R(12), what, format!("at most {}", quota.limit), used.count + 1);
+            let oldest = if used.count == 0 { now } else { used.oldest };
+            let wait = (oldest + QUOTA_WINDOW_S).saturating_sub(now).clamp(1, QUOTA_WINDOW_S);
+            (used.count >= quota.limit).then_some((refusal, wait))
+        })
+    }
+
+    fn count(&mut self, quotas: Vec<QuotaUse>, now: u64) {
+        let bucket = now - now % BUCKET_S;
+        for quota in quotas {
+            let key = (quota.scope, quota.subject);
+            let used = self.used.entry(key.clone()).or_default();
+            used.oldest = if used.count == 0 { bucket } else { used.oldest.min(bucket) };
+            used.count += 1;
+            *self.added.entry((key, bucket)).or_default() += 1;
         }
     }
-    for (what, subject, most, _) in all {
-        if most > 0 {
-            transaction.add_count(what, subject, window)?;
-        }
+
+    fn added(self) -> Vec<(QuotaKey, u64, u64)> {
+        let mut added: Vec<_> = self.added.into_iter().map(|((key, since), used)| (key, since, used)).collect();
+        added.sort(); // one order for all replicas
+        added
     }
-    Ok(None)
 }

@@ -1,199 +1,201 @@
-//! State in one SQLite file: write-ahead log, every commit on disk before it returns. Several processes may have it open.
+//! SQLite in a file: write-ahead log, `synchronous=FULL`, so a committed transaction outlives a power cut.
+//!
+//! Several processes may open one file on a local disk; they take turns.
 
-use super::{Counted, Database, Head, Row, SCHEMA, StateError, Transaction};
-use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
+use super::StateError;
+use super::backend::{Added, Backend, Head, QuotaKey, Row, SCHEMA, Used, VERSION, to_i64, to_u64};
+use rusqlite::{Connection, OptionalExtension, Params, params};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use vault_attest::tlog::Hash;
+use vault_attest::tlog::tree::empty_root;
+use vault_attest::{Refusal, Step};
 
-const TABLES: &str = "
-CREATE TABLE schema (version INTEGER NOT NULL);
-CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, checkpoint TEXT NOT NULL);
-CREATE TABLE entries (idx INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, entry BLOB NOT NULL);
-CREATE TABLE nodes (pos INTEGER PRIMARY KEY, hash BLOB NOT NULL);
-CREATE TABLE nonces (nonce BLOB PRIMARY KEY, expiry INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX nonces_by_expiry ON nonces (expiry);
-CREATE TABLE counts (what INTEGER NOT NULL, subject BLOB NOT NULL, hour INTEGER NOT NULL, n INTEGER NOT NULL,
-                     PRIMARY KEY (what, subject, hour)) WITHOUT ROWID;
-CREATE INDEX counts_by_hour ON counts (hour);
-INSERT INTO head VALUES (1, 0, '');
-";
+/// How long to wait for another process's transaction.
+const BUSY: Duration = Duration::from_secs(10);
 
-/// A SQLite database.
+/// One connection.
 pub struct Sqlite(Connection);
 
-impl From<rusqlite::Error> for StateError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
-    }
+/// Makes the file, if it is not there, for its owner alone. The write-ahead log takes its mode over.
+pub fn make_file(path: &Path) -> Result<(), StateError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map(drop).map_err(|e| StateError::Unavailable(format!("{}: {e}", path.display())))
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it (mode 0600) if there is none.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let io = |e: std::io::Error| StateError::Database(format!("{}: {e}", path.display()));
-        // SQLite gives its -wal and -shm files the mode of this one.
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(io)?;
-        Self::existing(path)
+        let at = |e: &dyn std::fmt::Display| StateError::Unavailable(format!("{}: {e}", path.display()));
+        let connection = Connection::open(path).map_err(|e| at(&e))?;
+        let mut sqlite = Self(connection);
+        match sqlite.prepare() {
+            Err(StateError::Unavailable(why)) => Err(at(&why)),
+            other => other.map(|()| sqlite),
+        }
     }
 
-    /// Opens the file, which must be there.
-    pub fn existing(path: &Path) -> Result<Self, StateError> {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags)
-            .map_err(|e| StateError::Database(format!("{}: {e}", path.display())))?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        make_tables(&mut connection)?;
-        Ok(Self(connection))
-    }
-}
-
-fn make_tables(connection: &mut Connection) -> Result<(), StateError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let made = transaction.query_row("SELECT 1 FROM sqlite_master WHERE name = 'schema'", [], |_| Ok(())).optional()?;
-    if made.is_none() {
-        transaction.execute_batch(TABLES)?;
-        transaction.execute("INSERT INTO schema VALUES (?1)", [SCHEMA])?;
-    }
-    let found: i64 = transaction.query_row("SELECT version FROM schema", [], |row| row.get(0))?;
-    if found != SCHEMA {
-        return Err(StateError::Schema { found });
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-impl Database for Sqlite {
-    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StateError> {
-        Ok(Box::new(Open(self.0.transaction_with_behavior(TransactionBehavior::Immediate)?)))
+    fn prepare(&mut self) -> Result<(), StateError> {
+        self.0.busy_timeout(BUSY)?;
+        self.0.set_prepared_statement_cache_capacity(64);
+        let mode: String = self.0.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(StateError::Unavailable(format!(
+                "no write-ahead log there (journal mode {mode}): use a local disk"
+            )));
+        }
+        self.0.execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")?;
+        self.begin_write()?;
+        let tables = self.make();
+        if tables.is_err() {
+            self.rollback();
+        }
+        tables
     }
 
-    fn begin_read(&mut self) -> Result<Box<dyn Transaction + '_>, StateError> {
-        Ok(Box::new(Open(self.0.transaction_with_behavior(TransactionBehavior::Deferred)?)))
+    fn make(&mut self) -> Result<(), StateError> {
+        let there: i64 =
+            self.0
+                .query_row("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'mvault_schema'", [], |row| row.get(0))?;
+        if there == 0 {
+            self.0.execute_batch(&SCHEMA.replace("BYTES", "BLOB").replace("KEY PRIMARY", "INTEGER PRIMARY"))?;
+            self.run("INSERT INTO mvault_schema VALUES (?1)", [VERSION])?;
+            self.run("INSERT INTO head VALUES (1, 0, ?1, '')", [&empty_root()[..]])?;
+        }
+        let found = self.0.query_row("SELECT MAX(version) FROM mvault_schema", [], |row| row.get(0))?;
+        if found > VERSION {
+            return Err(StateError::TooNew { found, known: VERSION });
+        }
+        self.commit()
+    }
+
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize, StateError> {
+        Ok(self.0.prepare_cached(sql)?.execute(params)?)
     }
 }
 
-struct Open<'c>(rusqlite::Transaction<'c>);
-
-impl Open<'_> {
-    fn run(&self, sql: &str, parameters: &[&dyn ToSql]) -> Result<usize, StateError> {
-        Ok(self.0.prepare_cached(sql)?.execute(parameters)?)
-    }
-}
-
-/// SQLite's integers are signed; nothing here gets near their end.
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn unsigned(n: i64) -> Result<u64, StateError> {
-    u64::try_from(n).map_err(|_| StateError::Row("negative number"))
-}
-
-fn code(what: Counted) -> i64 {
-    match what {
-        Counted::Key => 0,
-        Counted::Measurement => 1,
-        Counted::Source => 2,
-    }
-}
-
-fn row((index, id, entry): (i64, Vec<u8>, Vec<u8>)) -> Result<Row, StateError> {
-    let id = id.try_into().map_err(|_| StateError::Row("decision id"))?;
-    Ok(Row { index: unsigned(index)?, id, entry })
-}
-
-type Columns = (i64, Vec<u8>, Vec<u8>);
-
-fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-}
-
-impl Transaction for Open<'_> {
-    fn head(&mut self) -> Result<Head, StateError> {
-        let mut statement = self.0.prepare_cached("SELECT size, checkpoint FROM head WHERE one = 1")?;
-        let found: (i64, String) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Head { size: unsigned(found.0)?, checkpoint: found.1 })
+impl Backend for Sqlite {
+    fn begin_write(&mut self) -> Result<(), StateError> {
+        Ok(self.0.execute_batch("BEGIN IMMEDIATE")?)
     }
 
-    fn set_head(&mut self, head: &Head) -> Result<(), StateError> {
-        let sql = "UPDATE head SET size = ?1, checkpoint = ?2 WHERE one = 1";
-        self.run(sql, params![signed(head.size), head.checkpoint]).map(|_| ())
+    fn begin_read(&mut self) -> Result<(), StateError> {
+        Ok(self.0.execute_batch("BEGIN")?)
+    }
+
+    fn commit(&mut self) -> Result<(), StateError> {
+        Ok(self.0.execute_batch("COMMIT")?)
+    }
+
+    fn rollback(&mut self) {
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK"); // a transaction that cannot be rolled back was not committed
+        }
+    }
+
+    fn head(&mut self, _lock: bool) -> Result<Head, StateError> {
+        let mut statement = self.0.prepare_cached("SELECT size, root, checkpoint FROM head WHERE one = 1")?;
+        let head = statement
+            .query_row([], |row| Ok(Head { size: to_u64(row.get(0)?), root: row.get(1)?, checkpoint: row.get(2)? }));
+        Ok(head?)
     }
 
     fn nodes(&mut self, positions: &[u64]) -> Result<Vec<Hash>, StateError> {
-        let mut statement = self.0.prepare_cached("SELECT hash FROM nodes WHERE pos = ?1")?;
-        let node = |position: &u64| {
-            let hash: Vec<u8> =
-                statement.query_row([signed(*position)], |row| row.get(0)).optional()?.unwrap_or_default();
-            Hash::try_from(hash).map_err(|_| StateError::Row("tree"))
-        };
-        positions.iter().map(node).collect()
+        let mut statement = self.0.prepare_cached("SELECT hash FROM node WHERE position = ?1")?;
+        let mut nodes = Vec::with_capacity(positions.len());
+        for at in positions {
+            let node = statement.query_row([to_i64(*at)], |row| row.get::<_, Hash>(0)).optional()?;
+            nodes.push(node.ok_or_else(|| Refusal::new(Step::L(2), format!("node {at}"), "a hash", "none"))?);
+        }
+        Ok(nodes)
     }
 
-    fn put_nodes(&mut self, first: u64, nodes: &[Hash]) -> Result<(), StateError> {
-        for (position, node) in (first..).zip(nodes) {
-            self.run("INSERT INTO nodes VALUES (?1, ?2)", params![signed(position), &node[..]])?;
+    fn use_nonces(&mut self, nonces: &[([u8; 32], u64)]) -> Result<Vec<[u8; 32]>, StateError> {
+        let mut unused = Vec::new();
+        for (nonce, expires) in nonces {
+            let sql = "INSERT INTO nonce VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            if self.run(sql, params![&nonce[..], to_i64(*expires)])? == 1 {
+                unused.push(*nonce);
+            }
         }
+        Ok(unused)
+    }
+
+    fn used(&mut self, quotas: &[QuotaKey], after: u64) -> Result<Vec<Used>, StateError> {
+        let sql = "SELECT COALESCE(SUM(used), 0), COALESCE(MIN(since), 0) FROM quota
+                   WHERE scope = ?1 AND subject = ?2 AND since > ?3";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let mut used = Vec::with_capacity(quotas.len());
+        for (scope, subject) in quotas {
+            let one = statement.query_row(params![*scope as i64, subject, to_i64(after)], |row| {
+                Ok(Used { count: to_u64(row.get(0)?), oldest: to_u64(row.get(1)?) })
+            });
+            used.push(one?);
+        }
+        Ok(used)
+    }
+
+    fn add(&mut self, added: &Added<'_>) -> Result<(), StateError> {
+        for (index, (id, entry)) in (added.first_index..).zip(added.entries) {
+            self.run("INSERT INTO entry VALUES (?1, ?2, ?3)", params![to_i64(index), &id[..], entry])?;
+        }
+        for (position, hash) in (added.first_node..).zip(added.nodes) {
+            self.run("INSERT INTO node VALUES (?1, ?2)", params![to_i64(position), &hash[..]])?;
+        }
+        for ((scope, subject), since, used) in added.quotas {
+            let sql = "INSERT INTO quota VALUES (?1, ?2, ?3, ?4)
+                       ON CONFLICT (scope, subject, since) DO UPDATE SET used = quota.used + excluded.used";
+            self.run(sql, params![*scope as i64, subject, to_i64(*since), to_i64(*used)])?;
+        }
+        let head = added.head;
+        let sql = "UPDATE head SET size = ?1, root = ?2, checkpoint = ?3 WHERE one = 1";
+        self.run(sql, params![to_i64(head.size), &head.root[..], head.checkpoint])?;
         Ok(())
     }
 
-    fn use_nonce(&mut self, nonce: &[u8; 32], expiry_s: u64) -> Result<bool, StateError> {
-        let sql = "INSERT INTO nonces VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-        Ok(self.run(sql, params![&nonce[..], signed(expiry_s)])? == 1)
+    fn entry(&mut self, id: &[u8; 16]) -> Result<Option<Row>, StateError> {
+        let mut statement = self.0.prepare_cached("SELECT idx, id, entry FROM entry WHERE id = ?1")?;
+        Ok(statement.query_row([&id[..]], row).optional()?)
     }
 
-    fn count(&mut self, what: Counted, subject: &[u8], window: u64) -> Result<u64, StateError> {
-        let sql = "SELECT n FROM counts WHERE what = ?1 AND subject = ?2 AND hour = ?3";
+    fn entries(&mut self, from: u64, max: u32) -> Result<Vec<Row>, StateError> {
+        let sql = "SELECT idx, id, entry FROM entry WHERE idx >= ?1 ORDER BY idx LIMIT ?2";
         let mut statement = self.0.prepare_cached(sql)?;
-        let found = statement.query_row(params![code(what), subject, signed(window)], |row| row.get(0)).optional()?;
-        unsigned(found.unwrap_or(0))
+        let rows = statement.query_map(params![to_i64(from), max], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn add_count(&mut self, what: Counted, subject: &[u8], window: u64) -> Result<(), StateError> {
-        let sql = "INSERT INTO counts VALUES (?1, ?2, ?3, 1) ON CONFLICT DO UPDATE SET n = n + 1";
-        self.run(sql, params![code(what), subject, signed(window)]).map(|_| ())
-    }
-
-    fn append(&mut self, row: &Row) -> Result<(), StateError> {
-        let sql = "INSERT INTO entries VALUES (?1, ?2, ?3)";
-        self.run(sql, params![signed(row.index), &row.id[..], row.entry]).map(|_| ())
-    }
-
-    fn find(&mut self, id: &[u8; 16]) -> Result<Option<Row>, StateError> {
-        let mut statement = self.0.prepare_cached("SELECT idx, id, entry FROM entries WHERE id = ?1")?;
-        statement.query_row([&id[..]], columns).optional()?.map(row).transpose()
-    }
-
-    fn rows(&mut self, from: u64, most: usize) -> Result<Vec<Row>, StateError> {
-        let sql = "SELECT idx, id, entry FROM entries WHERE idx >= ?1 ORDER BY idx LIMIT ?2";
+    fn node_page(&mut self, from: u64, max: u32) -> Result<Vec<(u64, Vec<u8>)>, StateError> {
+        let sql = "SELECT position, hash FROM node WHERE position >= ?1 ORDER BY position LIMIT ?2";
         let mut statement = self.0.prepare_cached(sql)?;
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let found = statement.query_map(params![signed(from), most], columns)?;
-        found.map(|columns| row(columns?)).collect()
+        let rows = statement.query_map(params![to_i64(from), max], |row| Ok((to_u64(row.get(0)?), row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn row_count(&mut self) -> Result<u64, StateError> {
-        unsigned(self.0.query_row("SELECT count(*) FROM entries", [], |row| row.get(0))?)
+    fn counts(&mut self) -> Result<(u64, u64), StateError> {
+        let sql = "SELECT (SELECT COUNT(*) FROM entry), (SELECT COUNT(*) FROM node)";
+        Ok(self.0.query_row(sql, [], |row| Ok((to_u64(row.get(0)?), to_u64(row.get(1)?))))?)
     }
 
-    fn forget(&mut self, nonces_before_s: u64, windows_before: u64) -> Result<(), StateError> {
-        self.run("DELETE FROM nonces WHERE expiry < ?1", params![signed(nonces_before_s)])?;
-        self.run("DELETE FROM counts WHERE hour < ?1", params![signed(windows_before)]).map(|_| ())
+    fn repeated_id(&mut self) -> Result<Option<Vec<u8>>, StateError> {
+        let sql = "SELECT id FROM entry GROUP BY id HAVING COUNT(*) > 1 LIMIT 1";
+        Ok(self.0.query_row(sql, [], |row| row.get(0)).optional()?)
     }
 
-    fn commit(self: Box<Self>) -> Result<(), StateError> {
-        Ok(self.0.commit()?)
+    fn clean(&mut self, nonces_before: u64, quotas_before: u64) -> Result<(), StateError> {
+        self.run("DELETE FROM nonce WHERE expires < ?1", [to_i64(nonces_before)])?;
+        self.run("DELETE FROM quota WHERE since < ?1", [to_i64(quotas_before)])?;
+        Ok(())
     }
+}
+
+impl From<rusqlite::Error> for StateError {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Unavailable(e.to_string())
+    }
+}
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row { index: to_u64(row.get(0)?), id: row.get(1)?, entry: row.get(2)? })
 }

@@ -7,6 +7,8 @@ mod log;
 mod serve;
 mod why;
 
+pub use serve::roots;
+
 use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::keys::IdentityArgs;
@@ -85,10 +87,10 @@ impl From<ConfigError> for CliError {
 impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         match &error {
-            StateError::Log(refusal) => {
+            StateError::Tampered(refusal) => {
                 let step = refusal.step;
                 Self::not_authentic(error.to_string()).hint(format!(
-                    "step {step} of docs/KEY_RELEASE.md: someone wrote to the database; keep it for who looks into it"
+                    "step {step} of docs/KEY_RELEASE.md: someone wrote to the database, or put an older one back; keep it for who looks into it"
                 ))
             }
             _ => Self::failed(format!("the broker's database: {error}")),

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vault_attest::tlog::{LogEntry, LogVerifier, Outcome};
 use vault_broker::config::Config;
-use vault_broker::state::{Row, open, verify};
+use vault_broker::state::{Row, State};
 use vault_enclave::Tcp;
 use vault_enclave::release::{Client, ReleaseError};
 
 /// Entries read at a time.
-const PAGE: usize = 256;
+const PAGE: u32 = 256;
 /// Largest checkpoint file.
 const MAX_CHECKPOINT: u64 = 128 * 1024;
 
@@ -92,11 +92,9 @@ fn check(folder: &Path, path: Option<&Path>, kept: Option<&str>, out: &mut Outpu
     let verifier = LogVerifier::parse(&client.log).map_err(|e| CliError::failed(format!("client.toml: {e}")))?;
     let before = kept.map(|note| verifier.verify(note)).transpose();
     let before = before.map_err(|e| CliError::not_authentic(format!("the kept checkpoint: {e}")))?;
-    let mut database = open(&config.state, false)?;
-    let mut transaction = database.begin_read()?;
-    let newest = verify(&mut *transaction, &verifier, before.as_ref())?;
-    keep(path, &transaction.head()?.checkpoint)?;
-    done(newest.size(), before.is_some(), true, out)
+    let report = State::open(&config.state, false)?.verify(&verifier, before.as_ref())?;
+    keep(path, &report.checkpoint)?;
+    done(report.entries, before.is_some(), true, out)
 }
 
 fn done(size: u64, goes_on: bool, every: bool, out: &mut Output) -> Result<(), CliError> {
@@ -108,15 +106,14 @@ fn done(size: u64, goes_on: bool, every: bool, out: &mut Output) -> Result<(), C
 
 fn list(folder: &Path, since: Option<u64>, out: &mut Output) -> Result<(), CliError> {
     let config = Config::read(folder)?;
-    let mut database = open(&config.state, false)?;
-    let mut transaction = database.begin_read()?;
-    let size = transaction.head()?.size;
+    let state = State::open(&config.state, false)?;
+    let size = state.size()?;
     let mut from = since.unwrap_or(size.saturating_sub(20));
     let mut values = Vec::new();
     let mut rows =
         vec![["entry", "time", "outcome", "step", "model", "policy", "release", "decision"].map(String::from).to_vec()];
     loop {
-        let page = transaction.rows(from, PAGE)?;
+        let page = state.entries(from, PAGE)?;
         let Some(last) = page.last() else { break };
         from = last.index + 1;
         for row in &page {

@@ -5,18 +5,16 @@ use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::keys::IdentityArgs;
 use crate::output::Output;
-use crate::process::on_interrupt;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::watch;
 use vault_attest::nitro::Roots;
 use vault_attest::tlog::LogSigner;
 use vault_broker::config::Config;
 use vault_broker::judge::Judge;
 use vault_broker::server::{ServeError, Server};
-use vault_broker::state::{StateLedger, open};
+use vault_broker::state::{State, Writer};
 
 /// Start a broker; Ctrl-C or SIGTERM stops it when what is under way is done, SIGHUP reads policies anew
 #[derive(clap::Args)]
@@ -45,8 +43,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let keyring = read_keyring(&config, &args.identity, &args.aws, out)?;
     let signer = LogSigner::new(&config.origin, keyring.log_seed())
         .map_err(|e| CliError::failed(format!("broker.toml: origin: {e}")))?;
-    let (writer, reader) = (open(&config.state, true)?, open(&config.state, true)?);
-    let ledger = StateLedger::start(writer, reader, signer, config.quotas.clone())?;
+    let state = Arc::new(State::open(&config.state, true)?);
+    let ledger = Writer::start(state, signer, config.quotas.clone())?;
     let server = Server::bind(&config, args.folder.clone(), Judge::new(keyring, roots), Arc::new(ledger))?;
     let (listen, admin) = server.addresses().map_err(io("the broker's address"))?;
     vault_broker::logs::start();
@@ -56,17 +54,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     }
     out.note(&format!("listening on https://{listen}, policies: {}", policies.join(", ")));
     out.note(&format!("metrics and health on http://{admin}"));
-    let (stop, stopped) = watch::channel(false);
-    on_interrupt(Box::new(move || {
-        let _ = stop.send(true); // nobody to tell once the server is gone
-    }));
-    server.run(stopped);
+    server.run();
     out.note("stopped");
     Ok(())
 }
 
 /// AWS's root, and those that were asked for by name.
-pub(crate) fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
+pub fn roots(dangerous: &[PathBuf], out: &Output) -> Result<Roots, CliError> {
     let mut roots = Roots::aws();
     for path in dangerous {
         let der = root_der(path)?;

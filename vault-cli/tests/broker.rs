@@ -1,0 +1,22 @@
+//! The key broker through the command line: a real `mvault broker serve` on loopback with a real database, asked by clients
+//! that lie, dawdle and crowd, killed and started again. Each test is named after the defect it would find.
+
+#![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
+
+#[path = "broker/cases.rs"]
+mod cases;
+mod common;
+#[path = "broker/crash.rs"]
+mod crash;
+#[path = "broker/end_to_end.rs"]
+mod end_to_end;
+#[path = "broker/limits.rs"]
+mod limits;
+#[path = "broker/near_misses.rs"]
+mod near_misses;
+#[path = "broker/replicas.rs"]
+mod replicas;
+#[path = "broker/rig.rs"]
+mod rig;
+#[path = "broker/running.rs"]
+mod running;
