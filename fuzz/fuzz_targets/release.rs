@@ -33,7 +33,10 @@ fuzz_target!(|data: &[u8]| {
         2 => {
             if let Ok(message) = decode::<Grant>(data, step) {
                 assert_eq!(encode(&message), data);
-                assert!(verify_log_proof(&message.entry, &message.proof, &LOG).is_err(), "a signature that nobody made");
+                assert!(
+                    verify_log_proof(&message.entry, &message.proof, &LOG).is_err(),
+                    "a signature that nobody made"
+                );
             }
         }
         3 => {

@@ -1,10 +1,11 @@
 //! Load on a real `mvault broker serve`: releases a second and latency over TLS with forged valid evidence, and the broker's
-//! memory. `broker_load PATH-OF-MVAULT [RELEASES]`; everything happens in a temporary folder.
+//! memory after a tenth of them and after all. `broker_load MVAULT [RELEASES [CONNECTIONS]...]`; everything happens in a temporary folder.
 //!
 //! The floor is one verification of a document (six P-384 signatures). Clients run on the same cores and sign evidence, make
 //! keys and check nothing: what they cost is part of the ratio.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a report is all this program makes
+#![allow(clippy::cast_precision_loss)] // counts become rates; nobody reads the 53rd bit
 
 use mvault_tests::asker::wire::Wire;
 use mvault_tests::asker::{Asker, Attempt, Said, now_s};
@@ -13,6 +14,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use vault_attest::nitro::{Mode, verify};
@@ -37,24 +39,29 @@ impl Drop for Broker {
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let mvault = args.next().expect("broker_load PATH-OF-MVAULT [RELEASES]");
+    let mvault = args.next().expect("broker_load MVAULT [RELEASES [CONNECTIONS]...]");
     let releases = args.next().map_or(RELEASES, |n| n.parse().unwrap());
     let root = TestRoot::new();
-    let broker = start(Path::new(&mvault), &root);
+    let broker = start(&fs::canonicalize(mvault).unwrap(), &root);
     let file = fs::read(broker.folder.path().join("model.mvault")).unwrap();
     let header = Header::read(&mut &file[..]).unwrap().unpadded().to_vec();
     let floor = floor(&root);
-    println!("floor: {:.2} ms of P-384 verifications a document on one core\n", floor * 1e3);
-    println!("connections  releases/s  p50 ms  p99 ms  cores' floor/s  ratio  broker MiB");
-    for connections in [1, 16, 128] {
-        let (seconds, mut times) = run(&broker, &root, &header, connections, releases);
+    println!("floor: {:.2} ms of P-384 verifications a document on one core", floor * 1e3);
+    println!(
+        "client: {:.2} ms of key, evidence and signature a request, on the same cores\n",
+        work(&root, &header) * 1e3
+    );
+    println!("connections  releases/s  p50 ms  p99 ms  cores' floor/s  ratio  broker MiB early, late");
+    let asked: Vec<usize> = args.map(|n| n.parse().unwrap()).collect();
+    for connections in if asked.is_empty() { vec![1, 16, 128] } else { asked } {
+        let (seconds, mut times, early) = run(&broker, &root, &header, connections, releases);
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
         let rate = times.len() as f64 / seconds;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let most = cores as f64 / floor;
         println!(
-            "{connections:>11}  {rate:>10.0}  {:>6.1}  {:>6.1}  {most:>14.0}  {:>5.2}  {:>10}",
+            "{connections:>11}  {rate:>10.0}  {:>6.1}  {:>6.1}  {most:>14.0}  {:>5.2}  {early:>16}, {:>4}",
             at(50),
             at(99),
             rate / most,
@@ -86,6 +93,7 @@ fn start(mvault: &Path, root: &TestRoot) -> Broker {
         ("requests_per_second_per_source", "1000000"),
         ("per_measurement", "0"),
         ("per_source", "0"),
+        ("connection_life_s", "3600"),
     ];
     let config: String = config
         .lines()
@@ -126,8 +134,23 @@ fn floor(root: &TestRoot) -> f64 {
     began.elapsed().as_secs_f64() / f64::from(n)
 }
 
+/// Seconds that a client spends on one request.
+fn work(root: &TestRoot, header: &[u8]) -> f64 {
+    let (chain, began, n) = (Arc::new(root.chain(now_s())), Instant::now(), 200);
+    for _ in 0..n {
+        Attempt::new([1; 32], &[], header, &chain).body();
+    }
+    began.elapsed().as_secs_f64() / f64::from(n)
+}
+
 /// All releases over so many connections; the time of each is that of challenge and release, without the client's work.
-fn run(broker: &Broker, root: &TestRoot, header: &[u8], connections: usize, releases: usize) -> (f64, Vec<Duration>) {
+fn run(
+    broker: &Broker,
+    root: &TestRoot,
+    header: &[u8],
+    connections: usize,
+    releases: usize,
+) -> (f64, Vec<Duration>, u64) {
     let next = AtomicUsize::new(0);
     let askers: Vec<_> = (0..connections)
         .map(|_| Asker::new(broker.wire.another(), TestRoot::from_pem(&root.pem(), &root.key_pem())))
@@ -143,9 +166,13 @@ fn run(broker: &Broker, root: &TestRoot, header: &[u8], connections: usize, rele
                 })
             })
             .collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        while next.load(Relaxed) < releases / 10 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let early = resident_mib(broker.child.id());
+        (clients.into_iter().flat_map(|client| client.join().unwrap()).collect(), early)
     });
-    (began.elapsed().as_secs_f64(), times)
+    (began.elapsed().as_secs_f64(), times.0, times.1)
 }
 
 fn client(asker: &mut Asker, header: &[u8], next: &AtomicUsize, releases: usize) -> Vec<Duration> {
@@ -153,12 +180,12 @@ fn client(asker: &mut Asker, header: &[u8], next: &AtomicUsize, releases: usize)
     while next.fetch_add(1, Relaxed) < releases {
         let began = Instant::now();
         let Challenge { nonce, keys, .. } = asker.challenge();
-        let asked = began.elapsed();
+        let challenged = began.elapsed();
         let keys: Vec<_> = keys.iter().map(|key| **key).collect();
         let body = Attempt::new(*nonce, &keys, header, &asker.chain).body();
         let began = Instant::now();
         match asker.ask(&body) {
-            Said::Granted(_) => times.push(asked + began.elapsed()),
+            Said::Granted(_) => times.push(challenged + began.elapsed()),
             other => drop(other.granted()),
         }
     }

@@ -77,8 +77,7 @@ fn main() {
     for (how, message) in messages() {
         write("release", Some(how), &message);
     }
-    let pcrs =
-        |byte: u8| (0..3).map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).collect::<String>();
+    let pcrs = |byte: u8| [0, 1, 2].map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).concat();
     let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
     let scope = "minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\n";
     let times = "not_before = \"2026-11-01T00:00:00Z\"\nnot_after = \"2027-05-01T00:00:00Z\"\n";

@@ -76,7 +76,7 @@ impl Asker {
 
     /// Sends a request's bytes.
     pub fn ask(&mut self, body: &[u8]) -> Said {
-        Said::of(self.wire.post("/v1/release", body).unwrap())
+        Said::of(&self.wire.post("/v1/release", body).unwrap())
     }
 }
 
@@ -124,7 +124,7 @@ impl Attempt {
 
 impl Said {
     /// By media type and status.
-    pub fn of(answer: Answer) -> Self {
+    pub fn of(answer: &Answer) -> Self {
         if answer.media_type != "application/cbor" {
             return Self::Other(answer.status, answer.text());
         }

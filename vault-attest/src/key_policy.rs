@@ -1,8 +1,8 @@
 //! Key policies of AWS KMS, docs/KEY_RELEASE.md 9.2: written from an appraisal policy, and judged.
 //!
 //! KMS evaluates a key's own policy on each request, so whoever gets round it gets the data keys without an enclave.
-//! [`Access::key_policy`] writes one that has no way round; [`lint`] finds the ways round others. Nothing here asks AWS:
-//! both work on text, and [`lint`] assumes the worst of what the text does not say.
+//! [`Access::key_policy`] writes one that has no way round; [`lint()`] finds the ways round others. Nothing here asks AWS:
+//! both work on text, and [`lint()`] assumes the worst of what the text does not say.
 
 mod document;
 mod lint;

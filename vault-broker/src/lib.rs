@@ -1,7 +1,7 @@
 //! The key broker: challenge, verification, appraisal, release, limits, release log. docs/KEY_RELEASE.md sections 4 to 7.
 //!
-//! [`handler`] decides, [`server`] speaks HTTP over TLS, [`state`] remembers. The clock and randomness are read here and
-//! nowhere below.
+//! [`judge`] decides what state cannot, [`state`] decides the rest and remembers, [`server`] speaks HTTP over TLS. The clock and
+//! randomness are read in the server and nowhere below.
 
 pub mod advice;
 pub mod config;

@@ -74,7 +74,7 @@ impl Place {
 
     /// A byte string in SQL.
     fn bytes(&self, bytes: &[u8]) -> String {
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat();
         match self {
             Self::Sqlite(_) => format!("x'{hex}'"),
             Self::Postgres(..) => format!("'\\x{hex}'::bytea"),

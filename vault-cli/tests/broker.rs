@@ -2,6 +2,7 @@
 //! that lie, dawdle and crowd, killed and started again. Each test is named after the defect it would find.
 
 #![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
+#![allow(clippy::print_stdout)] // what was seen, and what the enclave process says
 
 #[path = "broker/cases.rs"]
 mod cases;

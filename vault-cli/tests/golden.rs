@@ -67,6 +67,11 @@ fn check(shop: &Workshop, file: &Path, text: &str) {
 
 /// What differs from run to run, left out.
 fn blur(line: &str) -> String {
+    if let Some((name, _)) =
+        line.split_once(": ").filter(|(name, _)| name.starts_with("dev") && line.ends_with(" bytes"))
+    {
+        return format!("{name}: … bytes"); // signatures in DER differ in length
+    }
     let mut out = String::new();
     for word in line.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')) {
         let body = word.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));

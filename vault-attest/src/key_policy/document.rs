@@ -21,7 +21,7 @@ pub struct Document {
 pub struct DocumentError(String);
 
 #[derive(Debug, Clone)]
-#[allow(clippy::struct_excessive_bools)] // IAM has an opposite for each element
+#[expect(clippy::struct_excessive_bools)] // independent facts, each read from one place of the document
 pub(super) struct Statement {
     pub sid: Option<String>,
     pub allow: bool,

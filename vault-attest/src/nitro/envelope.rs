@@ -29,7 +29,7 @@ pub(super) fn parse(document: &[u8]) -> Result<Envelope<'_>, Refusal> {
     let mut reader = Reader::new(document, Step::V(2));
     let len = reader.array("the document")?;
     if len != Some(4) {
-        let found = len.map_or("an indefinite array".into(), |n| format!("{n}"));
+        let found = len.map_or("an indefinite array".into(), |n| format!("an array of {n}"));
         return Err(Refusal::new(Step::V(2), "the document", "an array of 4", found));
     }
     let protected = reader.bytes("the protected header")?;

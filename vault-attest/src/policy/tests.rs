@@ -268,7 +268,7 @@ fn kernel_of_another_release_is_named() {
 
 #[test]
 fn six_differing_pcrs_are_all_shown() {
-    let more: String = [3, 4, 8].iter().map(|i| format!("pcr{i} = \"{}\"\n", crate::nitro::hex(&pcr(0xC0)))).collect();
+    let more = [3, 4, 8].map(|i| format!("pcr{i} = \"{}\"\n", crate::nitro::hex(&pcr(0xC0)))).concat();
     let policy = Policy::parse(format!("{}{more}", file()).as_bytes()).unwrap();
     let denial = denied(&policy, |e| e.pcrs = [Some(pcr(0xFF)); MAX_PCRS], &demand());
     for i in PCRS {

@@ -55,7 +55,7 @@ const REKOR_ENTRY: &str = concat!(
 );
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat()
 }
 
 fn signer(seed: u8) -> LogSigner {
@@ -78,7 +78,9 @@ fn reference_root(leaves: &[Hash]) -> Hash {
 fn tree(size: u64) -> (Vec<Hash>, Vec<Hash>) {
     let leaves: Vec<_> = (0..size).map(|n| leaf_hash(&n.to_be_bytes())).collect();
     let (mut frontier, mut nodes) = (Frontier::new(0, Vec::new()).unwrap(), Vec::new());
-    leaves.iter().for_each(|leaf| nodes.extend(frontier.append(*leaf)));
+    for leaf in &leaves {
+        nodes.extend(frontier.append(*leaf));
+    }
     (leaves, nodes)
 }
 

@@ -121,9 +121,13 @@ pub const CASES: &[(&str, &str, Make)] = &[
     ("evidence_without_a_nonce", "P-4", |w| w.evidence(|e| e.nonce = None)),
     ("nonce_prefix", "P-4", |w| w.evidence(|e| e.nonce.as_mut().unwrap().truncate(16))),
     ("nonce_and_more", "P-4", |w| w.evidence(|e| e.nonce.as_mut().unwrap().push(0))),
-    ("old_image", "P-5", |w| w.evidence(|e| *e = e.clone().with_pcr(0, &[0x11; 48]).with_pcr(2, &[0x12; 48]))),
-    ("pcr1_of_another_kernel", "P-5", |w| w.evidence(|e| *e = e.clone().with_pcr(1, &[0x22; 48]))),
-    ("application_rebuilt", "P-5", |w| w.evidence(|e| *e = e.clone().with_pcr(2, &[0x33; 48]))),
+    ("old_image", "P-5", |w| w.evidence(|e| (0..3).for_each(|i| *e = e.clone().with_pcr(i, &[0x11; 48])))),
+    ("pcr1_of_another_kernel", "P-5", |w| {
+        w.evidence(|e| *e = e.clone().with_pcr(0, &[0x21; 48]).with_pcr(1, &[0x22; 48]))
+    }),
+    ("application_rebuilt", "P-5", |w| {
+        w.evidence(|e| *e = e.clone().with_pcr(0, &[0x31; 48]).with_pcr(2, &[0x33; 48]))
+    }),
     ("image_not_signed", "P-5", |w| w.of("signed-image", |_| {})),
     ("image_of_another_role", "P-5", |w| w.of("role", |_| {})),
     ("release_not_yet_allowed", "P-6", |w| w.of("not-yet", |_| {})),
@@ -247,7 +251,7 @@ impl World {
     fn enveloped(&mut self, change: impl FnOnce(Envelope, &Chain) -> Envelope) -> Vec<u8> {
         self.good(|a| {
             let payload = evidence::encode(a.evidence.fields(&a.chain));
-            a.document = Some(change(Envelope::new(&a.chain, payload), &a.chain).document());
+            a.document = Some(change(Envelope::new(&a.chain, &payload), &a.chain).document());
         })
     }
 }

@@ -28,7 +28,7 @@ fn ask_until_cut(asker: &mut Asker, header: &[u8], count: &AtomicU32) -> (Seen, 
         let body = Attempt::new(*challenge.nonce, &keys, header, &asker.chain).body();
         match asker.wire.post("/v1/release", &body) {
             Ok(answer) => {
-                seen.push((hex(&*Said::of(answer).granted().id), body));
+                seen.push((hex(&*Said::of(&answer).granted().id), body));
                 count.fetch_add(1, Relaxed);
             }
             Err(_) => return (seen, Some(body)),

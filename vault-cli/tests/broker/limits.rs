@@ -37,7 +37,7 @@ fn rest(stream: &mut impl Read) -> Vec<u8> {
 
 fn tcp(rig: &Rig) -> TcpStream {
     let stream = TcpStream::connect(rig.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream
 }
 

@@ -22,7 +22,7 @@ pub struct Rig {
 }
 
 /// How long the broker may take to listen, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Rig {
     /// Serves nothing yet.

@@ -66,14 +66,13 @@ fn stop_under_load_answers_what_is_under_way_and_exits_0() {
                 let (header, stopping, log) = (&header, &stopping, &log);
                 scope.spawn(move || {
                     let mut ids = Vec::new();
-                    loop {
-                        let Ok(answer) = asker.wire.post("/v1/challenge", b"") else { break };
+                    while let Ok(answer) = asker.wire.post("/v1/challenge", b"") {
                         let challenge: vault_attest::release::Challenge =
                             vault_attest::release::decode(&answer.body, vault_attest::Step::R(20)).unwrap();
                         let keys: Vec<_> = challenge.keys.iter().map(|k| **k).collect();
                         let attempt = mvault_tests::asker::Attempt::new(*challenge.nonce, &keys, header, &asker.chain);
                         let Ok(answer) = asker.wire.post("/v1/release", &attempt.body()) else { break };
-                        let grant = Said::of(answer).granted();
+                        let grant = Said::of(&answer).granted();
                         attempt.open(&grant, log);
                         ids.push(hex(&*grant.id));
                     }

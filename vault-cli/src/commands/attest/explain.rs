@@ -98,7 +98,11 @@ fn text(case: &Case, verified: &Result<(), Refusal>, lines: Option<&PolicyLines>
     match verified {
         Ok(()) => parts.push(row("genuine", "V-1 to V-23 hold")),
         Err(refusal) => {
-            let name = if refusal.step == Step::V(23) { "DEBUG MODE" } else { "NOT GENUINE" };
+            let name = match refusal.step {
+                Step::V(23) => "DEBUG MODE",
+                Step::V(9 | 20) => "NOT VALID",
+                _ => "NOT GENUINE",
+            };
             parts.push(row(name, &words(refusal)));
             parts.extend(archived(case, refusal).map(|line| row("", &line)));
         }

@@ -12,7 +12,7 @@ const WIDTH: usize = 80;
 /// Where values stand.
 const INDENT: usize = 14;
 /// Bytes of public key, user data and nonce that are shown.
-const MOST_SHOWN: usize = 64;
+const MOST_SHOWN: usize = 128;
 
 /// Verified evidence.
 pub fn verified_json(verified: &VerifiedEvidence) -> Value {
@@ -96,7 +96,9 @@ fn data_text(data: &[u8]) -> String {
 
 /// PCRs that say something, then those of zeros in a line.
 pub fn measurements(outline: &UnverifiedOutline) -> String {
-    let (zero, other): (Vec<_>, Vec<_>) = outline.pcrs.iter().partition(|(_, pcr)| pcr.iter().all(|&b| b == 0));
+    let mut pcrs: Vec<_> = outline.pcrs.iter().collect();
+    pcrs.sort();
+    let (zero, other): (Vec<_>, Vec<_>) = pcrs.into_iter().partition(|(_, pcr)| pcr.iter().all(|&b| b == 0));
     let mut text = String::from("Measurements\n");
     for (index, pcr) in other {
         let value = match meaning(*index) {
@@ -104,6 +106,9 @@ pub fn measurements(outline: &UnverifiedOutline) -> String {
             meaning => format!("{} {meaning}", hex(pcr)),
         };
         text += &row(&format!("PCR{index}"), &value);
+    }
+    if outline.pcrs.is_empty() {
+        text += &row("none", "");
     }
     if !zero.is_empty() {
         let list: Vec<_> = zero.iter().map(|(index, _)| index.to_string()).collect();
@@ -117,9 +122,9 @@ fn meaning(index: u64) -> &'static str {
         0 => "(image)",
         1 => "(kernel and boot)",
         2 => "(application)",
-        3 => "(IAM role of the parent)",
+        3 => "(parent's role)",
         4 => "(parent instance)",
-        8 => "(signer of the image)",
+        8 => "(image signer)",
         _ => "",
     }
 }
