@@ -50,6 +50,7 @@ impl Workshop {
         shop.write("evil.pkl", b"cposix\nsystem\n(S'true'\ntR.");
         shop.write("bert/config.json", b"{\"hidden_size\": 4}\n");
         shop.write("bert/model.safetensors", &safetensors());
+        shop.write("build.json", build().as_bytes());
         shop
     }
 
@@ -114,6 +115,12 @@ impl From<Output> for Done {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// What `nitro-cli build-enclave` prints.
+fn build() -> String {
+    let pcr = |n: u8| format!("\"PCR{n}\": \"{}\"", format!("c{n}").repeat(48));
+    format!("{{\"Measurements\": {{\"HashAlgorithm\": \"Sha384 {{ ... }}\", {}, {}, {}}}}}\n", pcr(0), pcr(1), pcr(2))
 }
 
 /// One tensor `wte`, F32, 3 x 4.
