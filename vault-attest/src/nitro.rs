@@ -16,6 +16,7 @@ use crate::evidence::{Pcr, Platform, VerifiedEvidence};
 use crate::step::{Refusal, Step};
 use document::Document;
 use sha2::{Digest, Sha256};
+pub(crate) use vault_core::header::hex;
 
 /// Largest document in bytes `[V-1]`; the NSM's answers have at most 12 KiB.
 pub const MAX_DOCUMENT: usize = 16 * 1024;
@@ -120,15 +121,6 @@ fn refuse_debug(pcrs: &[Option<Pcr>]) -> Result<(), Refusal> {
         None => Ok(()),
         Some(index) => Err(Refusal::new(Step::V(23), format!("PCR{index}"), "a measurement", "zeros: debug mode")),
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::evidence::{Pcr, Platform};
 use crate::step::{Refusal, Step};
 use std::collections::BTreeMap;
 use std::fmt;
+use vault_core::header::unhex;
 
 /// Largest policy file in bytes `[P-1]`.
 pub const MAX_FILE: usize = 256 * 1024;
@@ -138,12 +139,6 @@ impl Policy {
     }
 }
 
-/// Whether a policy may have this name; stanzas carry it (FORMAT.md 4.4).
-pub fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
-}
-
 /// 32 bytes in 64 lower-case or upper-case hex digits.
 pub fn parse_id(text: &str) -> Option<[u8; 32]> {
     unhex(text)?.try_into().ok()
@@ -152,15 +147,6 @@ pub fn parse_id(text: &str) -> Option<[u8; 32]> {
 /// A PCR in 96 hex digits.
 pub fn parse_pcr(text: &str) -> Option<Pcr> {
     unhex(text)?.try_into().ok()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
 }
 
 fn p1(

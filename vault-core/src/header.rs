@@ -412,3 +412,11 @@ pub fn hex(bytes: &[u8]) -> String {
         s
     })
 }
+
+/// The bytes of hex digits of either case; `None` if there is anything else, or half a byte.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}

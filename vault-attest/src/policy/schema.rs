@@ -1,12 +1,13 @@
 //! The TOML schema of a policy `[P-1]`. The toml crate refuses duplicate keys, serde unknown ones; the rest is here.
 
-use super::{Lines, MAX_AGE_S, MAX_FILE, MAX_RELEASES, Policy, PolicyError, Release, Scope, is_name, p1, parse_id};
+use super::{Lines, MAX_AGE_S, MAX_FILE, MAX_RELEASES, Policy, PolicyError, Release, Scope, p1, parse_id};
 use crate::evidence::{Pcr, Platform};
 use crate::time::parse_rfc3339;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
+use vault_core::recipient::broker::is_policy_name;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,7 +112,7 @@ impl Reader {
             return Err(p1(line, "version", "1", file.version.get_ref(), "a newer mvault may read it"));
         }
         let (line, name) = (self.note("name", &file.name), file.name.get_ref());
-        if !is_name(name) {
+        if !is_policy_name(name) {
             return Err(p1(
                 line,
                 "name",

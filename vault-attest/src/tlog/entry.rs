@@ -6,6 +6,7 @@
 use crate::step::{Refusal, Step};
 use crate::time::rfc3339_ms;
 use serde::{Deserialize, Serialize};
+use vault_core::header::hex;
 
 /// Longest entry, in bytes.
 pub const MAX_ENTRY: usize = 16 << 10;
@@ -167,12 +168,4 @@ impl LogEntry {
         let bytes = u128::from_str_radix(&self.id, 16).ok()?.to_be_bytes();
         (hex(&bytes) == self.id).then_some(bytes)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
-        text
-    })
 }

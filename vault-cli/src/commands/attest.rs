@@ -14,6 +14,7 @@ use vault_attest::nitro::{self, MAX_DOCUMENT, Mode, Roots, unverified_outline};
 use vault_attest::policy::{Demand, Denial, MAX_FILE, Policy};
 use vault_attest::time::{parse_rfc3339, rfc3339};
 use vault_attest::{Refusal, Step, VerifiedEvidence};
+use vault_core::header::unhex;
 
 /// Verify attestation documents, and explain them
 #[derive(clap::Subcommand)]
@@ -163,8 +164,6 @@ fn parse_time(text: &str) -> Result<u64, String> {
 }
 
 fn parse_hex(text: &str) -> Result<Nonce, String> {
-    let digits = text.len().is_multiple_of(2) && !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let byte = |i: usize| text.get(2 * i..2 * i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes = (0..text.len() / 2).map(byte).collect::<Option<Vec<_>>>().filter(|_| digits);
+    let bytes = unhex(text).filter(|bytes| !bytes.is_empty());
     bytes.map(Nonce).ok_or_else(|| "expected hex digits, two a byte".into())
 }

@@ -5,6 +5,7 @@ use super::argon2id::{self, Passphrase};
 use super::broker::BrokerRecipient;
 use super::xwing::{PUBLIC_LEN, SEED_LEN, XWingIdentity, XWingRecipient};
 use crate::error::{Error, Result, refused};
+use crate::header::unhex;
 use crate::secret::Secret;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use rand_core::CryptoRng;
@@ -54,7 +55,7 @@ pub fn decode_broker(line: &str) -> Result<BrokerRecipient> {
     let (key, policy) = line.split_once('/').ok_or_else(no_policy)?;
     let key = decode_broker_key(key)?;
     let Some((policy, digest)) = policy.split_once('@') else { return BrokerRecipient::new(key, policy, None) };
-    let digest = digest.strip_prefix("sha256:").and_then(unhex);
+    let digest = digest.strip_prefix("sha256:").and_then(|hex| unhex(hex)?.try_into().ok());
     let digest =
         digest.ok_or_else(|| Error::Usage("after @: sha256: and 64 hex digits of the policy's digest".into()))?;
     BrokerRecipient::new(key, policy, Some(digest))
@@ -103,13 +104,6 @@ pub fn parse_identities(text: &[u8]) -> Result<Vec<KeyLine>> {
 pub fn lines(text: &[u8]) -> Result<impl Iterator<Item = &str>> {
     let text = std::str::from_utf8(text).map_err(|_| Error::Usage("not a key file: not text".into()))?;
     Ok(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')))
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes: Option<Vec<u8>> = pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
-    bytes.filter(|_| rest.is_empty())?.try_into().ok()
 }
 
 fn damaged(what: &str) -> Error {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use vault_attest::tlog::{LogEntry, Outcome};
 use vault_broker::config::Config;
 use vault_broker::state::State;
+use vault_core::header::unhex;
 
 /// Say why a request was granted or refused: expected, actual, the policy's line, and what to do
 #[derive(clap::Args)]
@@ -22,10 +23,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
-    let id = (args.id.len() == 32).then(|| u128::from_str_radix(&args.id, 16).ok()).flatten();
+    let id = unhex(&args.id).and_then(|id| <[u8; 16]>::try_from(id).ok());
     let id = id.ok_or_else(|| CliError::usage(format!("{}: not a decision's id of 32 hex digits", args.id)))?;
     let config = Config::read(&args.folder)?;
-    let row = State::open(&config.state, false)?.entry(&id.to_be_bytes())?;
+    let row = State::open(&config.state, false)?.entry(&id)?;
     let row = row.ok_or_else(|| {
         CliError::failed(format!("there is no decision {} here", args.id)).hint(
             "requests that met a limit of [limits] are counted in the metrics, not logged; or it was another broker",
