@@ -104,6 +104,7 @@ fn messages() -> [(u8, Vec<u8>); 5] {
         evidence: vec![0x84; 40].into(),
         public_key: EnclaveKey::generate(&mut rng(1)).public().into(),
         header: [header, vec![0; 32]].concat().into(),
+        stanza: 0,
     };
     let grant = Grant {
         id: [1; 16].into(),

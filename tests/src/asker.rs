@@ -30,6 +30,8 @@ pub struct Attempt {
     pub key: EnclaveKey,
     pub public_key: Vec<u8>,
     pub header: Vec<u8>,
+    /// Which stanza is asked for.
+    pub stanza: u16,
     pub evidence: Evidence,
     pub chain: Arc<Chain>,
     /// Instead of `evidence`, signed.
@@ -90,15 +92,16 @@ impl Attempt {
         let binding = parsed.ok().and_then(|parsed| {
             let salt = parsed.prelude().salt;
             let ours = |id: &[u8; 32], stanza: &Stanza<'_>| stanza.is_for(id, &salt);
-            let mut stanzas = parsed.stanzas();
+            let mut stanzas = (0..).zip(parsed.stanzas());
             let section =
-                stanzas.find(|s| Stanza::parse(s).is_some_and(|stanza| ids.iter().any(|id| ours(id, &stanza))));
-            section.map(|section| Binding::new(&nonce, &public_key, &salt, section))
+                stanzas.find(|(_, s)| Stanza::parse(s).is_some_and(|stanza| ids.iter().any(|id| ours(id, &stanza))));
+            section.map(|(index, section)| (index, Binding::new(&nonce, &public_key, &salt, section)))
         });
-        let user_data = binding.map_or([0; 32], |binding| *binding.as_bytes());
+        let (stanza, binding) = binding.unzip();
+        let user_data = binding.map_or([0; 32], |binding: Binding| *binding.as_bytes());
         let evidence = Evidence::at(now_s()).with_nonce(&nonce).with_user_data(&user_data);
         let chain = Arc::clone(chain);
-        Self { nonce, key, public_key, header, evidence, chain, document: None, binding }
+        Self { nonce, key, public_key, header, stanza: stanza.unwrap_or(0), evidence, chain, document: None, binding }
     }
 
     /// The request's bytes.
@@ -106,7 +109,7 @@ impl Attempt {
         let evidence = self.document.clone().unwrap_or_else(|| self.evidence.sign(&self.chain));
         let (nonce, public_key, header) =
             (self.nonce.into(), self.public_key.clone().into(), self.header.clone().into());
-        encode(&Request { nonce, evidence: evidence.into(), public_key, header })
+        encode(&Request { nonce, evidence: evidence.into(), public_key, header, stanza: self.stanza })
     }
 
     /// The DEK of a grant, after every check that an enclave makes.

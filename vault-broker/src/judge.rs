@@ -130,7 +130,7 @@ impl Judge {
             .map_err(|e| Refusal::new(Step::R(4), "header", "a header of FORMAT.md to the end of its MAC", e))?;
         let salt = header.prelude().salt;
         case.entry.artifact = Some(hex(&salt));
-        let (aged, section) = self.stanza(&header)?;
+        let (aged, section) = self.stanza(&header, request.stanza)?;
         let key_id = *aged.key.id();
         case.entry.key = Some(hex(&key_id));
         let policy = case.policy(section)?;
@@ -160,20 +160,25 @@ impl Judge {
         Ok((answer, QuotaKeys { key: key_id, pcr0 }))
     }
 
-    /// `[R-5]`: the first stanza that is for a key of this broker.
-    fn stanza<'h>(&self, header: &'h Header) -> Result<(&Aged, &'h Section), Refusal> {
+    /// `[R-5]`: the stanza that was asked for is for a key of this broker.
+    fn stanza<'h>(&self, header: &'h Header, index: u16) -> Result<(&Aged, &'h Section), Refusal> {
         let salt = &header.prelude().salt;
-        let mut brokers = 0;
-        for section in header.stanzas() {
-            let Some(stanza) = Stanza::parse(section) else { continue };
-            brokers += 1;
-            if let Some(aged) = self.keys.iter().find(|aged| stanza.is_for(aged.key.id(), salt)) {
-                return Ok((aged, section));
-            }
+        let asked = header.stanzas().nth(index.into());
+        if let Some((section, stanza)) = asked.and_then(|section| Some((section, Stanza::parse(section)?)))
+            && let Some(aged) = self.keys.iter().find(|aged| stanza.is_for(aged.key.id(), salt))
+        {
+            return Ok((aged, section));
         }
-        let ours: Vec<_> = self.key_ids().take(4).map(|id| hex(id)).collect();
-        let expected = format!("a broker stanza for one of {}", ours.join(", "));
-        let found = if brokers == 0 { "no broker stanza".into() } else { format!("{brokers} for other brokers") };
+        let brokers: Vec<_> = header.stanzas().filter_map(Stanza::parse).collect();
+        let is_ours = |stanza: &&Stanza<'_>| self.keys.iter().any(|aged| stanza.is_for(aged.key.id(), salt));
+        let (count, ours) = (brokers.len(), brokers.iter().filter(is_ours).count());
+        let found = match (count, ours) {
+            (0, _) => "no broker stanza".into(),
+            (_, 0) => format!("{count} for other brokers"),
+            _ => format!("stanza {index}, which is for another recipient"),
+        };
+        let ids: Vec<_> = self.key_ids().take(4).map(|id| hex(id)).collect();
+        let expected = format!("a broker stanza for one of {}", ids.join(", "));
         Err(Refusal::new(Step::R(5), "recipients", expected, found))
     }
 

@@ -192,7 +192,7 @@ impl Client {
         rng: &mut dyn CryptoRng,
     ) -> Result<ReleasedKey, ReleaseError> {
         let challenge: Challenge = decode(&self.post("/v1/challenge", &[])?, Step::R(20))?;
-        let stanza = self.choose(header, &challenge)?;
+        let (index, stanza) = self.choose(header, &challenge)?;
         let key = EnclaveKey::generate(rng);
         let public_key = key.public();
         let salt = &header.prelude().salt;
@@ -200,14 +200,14 @@ impl Client {
         let evidence = attester.attest(&challenge.nonce, binding.as_bytes()).map_err(ReleaseError::Attester)?;
         let (evidence, public_key) = (evidence.into(), public_key.into());
         let header_bytes = header.unpadded().to_vec().into();
-        let request = Request { nonce: challenge.nonce, evidence, public_key, header: header_bytes };
+        let request = Request { nonce: challenge.nonce, evidence, public_key, header: header_bytes, stanza: index };
         let grant: Grant = decode(&self.post("/v1/release", &encode(&request))?, Step::R(21))?;
         let logged = self.check_log(&grant, salt, &binding)?;
         open(&grant, &key, &binding, header, stanza, logged)
     }
 
     /// `[R-20]`: the first stanza for a key that is pinned and that the broker says it has.
-    fn choose<'h>(&self, header: &'h Header, challenge: &Challenge) -> Result<&'h Section, Refusal> {
+    fn choose<'h>(&self, header: &'h Header, challenge: &Challenge) -> Result<(u16, &'h Section), Refusal> {
         let salt = &header.prelude().salt;
         let usable = |id: &&[u8; 32]| challenge.keys.iter().any(|key| **key == **id);
         let keys: Vec<_> = self.pinned.keys.iter().filter(usable).collect();
@@ -216,10 +216,10 @@ impl Client {
             let offered: Vec<_> = challenge.keys.iter().take(4).map(|id| hex(&**id)).collect();
             return Err(Refusal::new(Step::R(20), "broker keys", pinned.join(", "), offered.join(", ")));
         }
-        let is_ours = |section: &&Section| {
+        let is_ours = |(_, section): &(u16, &Section)| {
             Stanza::parse(section).is_some_and(|stanza| keys.iter().any(|id| stanza.is_for(id, salt)))
         };
-        let stanza = header.stanzas().find(is_ours);
+        let stanza = (0..).zip(header.stanzas()).find(is_ours); // F-11: at most 512
         let expected = format!("a broker stanza for {}", pinned.join(", "));
         stanza.ok_or_else(|| Refusal::new(Step::R(20), "recipients", expected, "none"))
     }

@@ -47,6 +47,9 @@ pub struct Request {
     /// The artifact's header to the end of its MAC.
     #[n(3)]
     pub header: ByteVec,
+    /// Which of its stanzas the evidence is bound to, from 0.
+    #[n(4)]
+    pub stanza: u16,
 }
 
 /// Yes.

@@ -107,7 +107,7 @@ fn only_the_enclave_opens_and_only_this_answer() {
 fn request() -> Request {
     let public_key = ByteVec::from(EnclaveKey::generate(&mut Counting(7)).public());
     let (evidence, header) = (ByteVec::from(vec![1; 5000]), ByteVec::from(vec![2; 1400]));
-    Request { nonce: ByteArray::from([1; 32]), evidence, public_key, header }
+    Request { nonce: ByteArray::from([1; 32]), evidence, public_key, header, stanza: 3 }
 }
 
 #[test]
@@ -136,12 +136,12 @@ fn other_encodings_and_lengths_are_refused() {
     let good = encode(&request());
     let trailing = [&good[..], &[0]].concat();
     let indefinite = [&[0xBF], &good[1..], &[0xFF]].concat();
-    let unknown_key = [&[0xA5], &good[1..], &[0x04, 0x00]].concat();
-    let long_key = [&[0xA4, 0x18, 0x00], &good[2..]].concat();
-    for bytes in [&[][..], &good[..good.len() - 1], &trailing, &indefinite, &unknown_key, &long_key, &[0xA0], &[0xA4]] {
+    let unknown_key = [&[0xA6], &good[1..], &[0x05, 0x00]].concat();
+    let long_key = [&[0xA5, 0x18, 0x00], &good[2..]].concat();
+    for bytes in [&[][..], &good[..good.len() - 1], &trailing, &indefinite, &unknown_key, &long_key, &[0xA0], &[0xA5]] {
         assert!(refused(bytes));
     }
-    let huge = [&[0xA4, 0x00, 0x5B][..], &[0xFF; 8]].concat();
+    let huge = [&[0xA5, 0x00, 0x5B][..], &[0xFF; 8]].concat();
     assert!(refused(&huge));
     assert!(refused(&vec![0x81; 90_000]), "depth");
     let with = |change: &dyn Fn(&mut Request)| {

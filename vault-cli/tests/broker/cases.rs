@@ -50,6 +50,7 @@ pub const CASES: &[(&str, &str, Make)] = &[
     ("sealed_for_a_key_file_only", "R-5", |w| w.of("key-file", |_| {})),
     ("sealed_for_another_broker", "R-5", |w| w.of("other-broker", |_| {})),
     ("salt_of_another_artifact", "R-5", |w| w.good(|a| a.header[30] ^= 1)),
+    ("stanza_that_is_not_there", "R-5", |w| w.good(|a| a.stanza = 7)),
     ("policy_misspelt", "R-6", |w| w.of("misspelt", |_| {})),
     ("policy_changed_since_it_was_pinned", "R-6", |w| w.of("pinned", |_| {})),
     ("artifact_revoked", "R-7", |w| w.of("revoked", |_| {})),

@@ -119,6 +119,23 @@ fn an_attested_process_opens_a_real_model() {
     assert!(verified.contains("3 entries: every entry, hash and the signature verify, and it goes on"), "{verified}");
 }
 
+/// The old key's stanza stands first, and the enclave wants the other.
+#[test]
+fn a_model_for_two_keys_opens_for_who_pins_the_second() {
+    let mut rig = Rig::started();
+    let old = rig.line("prod");
+    assert!(rig.stop().success());
+    rig.shop.mvault("broker rotate broker").ok();
+    rig.seal_for("both", &format!("{old}\n{}", rig.line("prod")), "");
+    let text = String::from_utf8(rig.shop.read("broker/client.toml")).unwrap();
+    let ids: Vec<_> = text.lines().filter(|l| l.trim_start().starts_with('"') && l.ends_with("\",")).collect();
+    let [_, old] = ids[..] else { panic!("{ids:?}") };
+    rig.shop.write("broker/client.toml", text.replace(&format!("{old}\n"), "").as_bytes());
+    rig.start();
+    let (ok, said) = enclave(&rig, "both.mvault");
+    assert!(ok && said.contains("opened config.json"), "{said}");
+}
+
 #[test]
 fn a_process_of_another_root_gets_nothing() {
     let rig = Rig::started();
