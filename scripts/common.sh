@@ -39,6 +39,7 @@ quietly() {
 venv_dir() { venv_of venv requirements.txt python3; }
 bench_venv_dir() { venv_of bench bench.txt python3; }
 servers_venv_dir() { venv_of servers servers.txt python3; }
+emulator_venv_dir() { venv_of emulator-python emulator.txt python3; }
 localstack_venv_dir() {
     local python
     python=$(python_313) || return
@@ -65,6 +66,13 @@ postgres_bin() {
     local bin
     bin=$(find /usr/lib/postgresql -mindepth 3 -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
     [[ -n $bin ]] && dirname "$bin"
+}
+
+# The folder of the emulated Nitro Enclave (scripts/emulator.sh), keyed by all that goes into it.
+emulator_dir() {
+    local key
+    key=$(cd "$REPO" && cat scripts/emulator.sh scripts/emulator.txt deploy/emulator/* | sha256sum | cut -c1-12)
+    printf '%s/emulator-%s\n' "$CACHE" "$key"
 }
 
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -16,6 +16,7 @@ main() {
             servers) setup_servers ;;
             localstack) setup_localstack ;;
             postgres) setup_postgres ;;
+            emulator) setup_emulator ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -67,6 +68,20 @@ setup_postgres() {
     postgres_bin >/dev/null || die "no initdb in /usr/lib/postgresql after installing postgresql"
 }
 
+# The emulated Nitro Enclave: what builds it, what it runs with, and itself.
+setup_emulator() {
+    debian gcc:gcc make:make pkg-config:pkg-config dpkg-source:dpkg-dev cpio:cpio xz:xz-utils flex:flex bison:bison bc:bc \
+        ninja:ninja-build patch:patch
+    debian_files /usr/include/openssl/ssl.h:libssl-dev /usr/include/libelf.h:libelf-dev \
+        /usr/include/glib-2.0/glib.h:libglib2.0-dev /usr/include/gnutls/gnutls.h:libgnutls28-dev \
+        /usr/include/cbor.h:libcbor-dev /usr/include/libfdt.h:libfdt-dev /usr/include/zlib.h:zlib1g-dev \
+        /usr/share/qemu/linuxboot_dma.bin:qemu-system-data /usr/share/seabios/bios-256k.bin:seabios \
+        /usr/src/linux-source-6.12.tar.xz:linux-source-6.12
+    debian_python
+    venv "$(emulator_venv_dir)" python3 emulator.txt "build tools of the emulator" --only-binary :all:
+    "$REPO/scripts/emulator.sh" >/dev/null
+}
+
 debian_python() {
     debian python3:python3
     # Debian ships venv apart from Python; other Pythons bring it.
@@ -116,6 +131,15 @@ debian() {
     local pair missing=()
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    ((${#missing[@]} == 0)) || debian_install "${missing[@]}"
+}
+
+# debian_files FILE:PACKAGE...  installs the packages whose file is missing.
+debian_files() {
+    local pair missing=()
+    for pair in "$@"; do
+        [[ -e ${pair%%:*} ]] || missing+=("${pair#*:}")
     done
     ((${#missing[@]} == 0)) || debian_install "${missing[@]}"
 }
