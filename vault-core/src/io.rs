@@ -40,6 +40,12 @@ const RUN: usize = 64 * 1024;
 pub trait WriteAt: Sync {
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// The same, and gives back a buffer to go on with, this one or another: who keeps what is written need not copy it.
+    fn write_owned_at(&self, data: Vec<u8>, offset: u64) -> io::Result<Vec<u8>> {
+        self.write_all_at(&data, offset)?;
+        Ok(data)
+    }
 }
 
 impl ReadAt for File {

@@ -3,6 +3,7 @@
 //! jittered pauses; what fails for good says which bucket, key and operation, and why.
 
 use crate::aws::{Aws, classify};
+use crate::body::Body;
 use crate::error::{Cause, Result, StoreError};
 use crate::retry::Patience;
 use crate::store::{Condition, Item, Meta, Part, Store, Take, Upload, Whole, crc64};
@@ -238,8 +239,8 @@ impl Store for S3 {
         Ok(Upload { key: key.into(), id, started: None })
     }
 
-    fn send(&self, upload: &Upload, number: u32, _: u64, body: Bytes) -> Result<Part> {
-        let (size, crc) = (body.len() as u64, crc64(&body));
+    fn send(&self, upload: &Upload, number: u32, _: u64, body: Body) -> Result<Part> {
+        let (size, crc) = (body.len(), body.crc());
         let mut patience = Patience::transfer();
         loop {
             let request = self
@@ -251,7 +252,7 @@ impl Store for S3 {
                 .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                 .checksum_crc64_nvme(encoded(crc))
                 .content_length(i64::try_from(size).unwrap_or(i64::MAX))
-                .body(ByteStream::from(body.clone()))
+                .body(ByteStream::new(body.to_sdk()))
                 .customize()
                 .disable_payload_signing(); // the CRC and, end to end, the AEAD's tags cover it
             match self.aws.wait(request.send()) {

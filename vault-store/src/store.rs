@@ -4,6 +4,7 @@
 //! Keys are relative to the vault, `/`-separated, and made by [`crate::layout`] alone. What a store returns is
 //! untrusted: callers bound it and authenticate it. Methods block; the transfer engine calls them from several threads.
 
+use crate::body::Body;
 use crate::error::Result;
 use bytes::Bytes;
 use std::ops::Range;
@@ -116,7 +117,7 @@ pub trait Store: Send + Sync {
     fn begin(&self, key: &str) -> Result<Upload>;
 
     /// Sends part `number`, which starts at `offset` of the object. The same part may be sent again.
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Bytes) -> Result<Part>;
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part>;
 
     /// The parts an upload has; `crc` is zero.
     fn parts(&self, upload: &Upload) -> Result<Vec<Part>>;
