@@ -104,6 +104,17 @@ pub trait Store: Send + Sync {
     /// from where it broke.
     fn fetch(&self, key: &str, range: Range<u64>, take: &mut Take<'_>) -> Result<u64>;
 
+    /// The bytes of `range` that exist, in place of what is in `buffer`. The way for large ranges: no thread waits for
+    /// each piece that arrives.
+    fn fetch_into(&self, key: &str, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.clear();
+        let take = &mut |data: &[u8]| {
+            buffer.extend_from_slice(data);
+            Ok(())
+        };
+        self.fetch(key, range, take).map(drop)
+    }
+
     /// Writes a small object; its ETag.
     fn write(&self, key: &str, bytes: &[u8], condition: Condition<'_>, publisher: Option<&str>) -> Result<String>;
 
