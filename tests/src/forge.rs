@@ -201,7 +201,7 @@ impl Keys {
         Sha256::digest([&label[..], &self.salt, &version.to_be_bytes(), name.as_bytes()].concat()).into()
     }
 
-    /// `payload digest` of FORMAT.md section 4.5.
+    /// `payload digest` of FORMAT.md section 4.6.
     pub fn payload_digest(&self, payload: &[u8]) -> [u8; 32] {
         let mut root = Sha256::new_with_prefix(b"mvault/v1/payload\0");
         for chunk in payload.chunks(self.chunk_size as usize + 16) {

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod canned;
+pub mod evidence;
 pub mod forge;
 pub mod fuzz;
 pub mod proxy;

@@ -4,7 +4,12 @@
 //! Code cites the steps it implements (`[V-7]`), and a refusal names the one that failed.
 
 pub mod evidence;
+pub mod nitro;
+pub mod policy;
+pub mod release;
 pub mod step;
+pub mod time;
+pub mod tlog;
 
 pub use evidence::{Pcr, Platform, VerifiedEvidence};
 pub use step::{Refusal, Step};

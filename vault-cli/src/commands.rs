@@ -2,6 +2,7 @@
 
 mod artifact;
 pub mod bench;
+pub mod broker;
 pub mod cat;
 pub mod completions;
 pub mod gc;

@@ -29,7 +29,7 @@ const MAX_PASSPHRASE: usize = 4096;
 /// Recipients' lines.
 #[derive(clap::Args)]
 pub struct RecipientLines {
-    /// Seal for this recipient: a line printed by `mvault keygen`, or aws-kms:KEY; may be repeated
+    /// Seal for this recipient: a line of `mvault keygen`, aws-kms:KEY, or a broker's LINE/POLICY; may be repeated
     #[arg(short, long = "recipient", value_name = "RECIPIENT")]
     recipients: Vec<String>,
     /// Seal for every recipient in this file, one line each; may be repeated

@@ -1,4 +1,4 @@
-//! `aws-kms` wherever a recipient or an identity is named. AWS is asked only for what was named so, and only when an
+//! `aws-kms` and key brokers wherever a recipient or an identity is named. AWS is asked only for what was named so, and only when an
 //! artifact has a stanza for it.
 
 use crate::aws::AwsArgs;
@@ -10,7 +10,8 @@ use vault_core::Error as CoreError;
 use vault_core::header::{Header, Section, section};
 use vault_core::keys::Dek;
 use vault_core::recipient::aws_kms::{KeyArn, Stanza};
-use vault_core::recipient::keyfile::decode_recipient;
+use vault_core::recipient::broker::BrokerRecipient;
+use vault_core::recipient::keyfile::{BROKER_PREFIX, decode_broker, decode_recipient};
 use vault_core::recipient::xwing::XWingRecipient;
 use vault_core::recipient::{Identity, Recipient};
 use vault_store::kms::{KeyName, KmsIdentity, KmsRecipient};
@@ -25,11 +26,16 @@ pub enum Named {
     Key(Box<XWingRecipient>),
     /// `aws-kms:KEY`.
     Kms(KeyName),
+    /// A key broker and the policy it shall follow.
+    Broker(Box<BrokerRecipient>),
 }
 
 impl Named {
-    /// A recipient's line, or `aws-kms:KEY`.
+    /// A recipient's line, `aws-kms:KEY`, or a broker's line with its policy.
     pub fn parse(line: &str) -> Result<Self, CliError> {
+        if line.starts_with(BROKER_PREFIX) {
+            return Ok(Self::Broker(Box::new(decode_broker(line)?)));
+        }
         let Some(rest) = line.strip_prefix(NAME) else { return Ok(Self::Key(Box::new(decode_recipient(line)?))) };
         let key = rest.strip_prefix(':').and_then(KeyName::parse);
         key.map(Self::Kms).ok_or_else(|| {
@@ -42,6 +48,7 @@ impl Named {
     pub fn is_for(&self, salt: &[u8; 32], stanza: &Section) -> Option<bool> {
         match self {
             Self::Key(key) => Some(key.is_tagged(salt, stanza)),
+            Self::Broker(broker) => Some(broker.is_for(salt, stanza)),
             Self::Kms(key) => Stanza::parse(stanza).map_or(Some(false), |stanza| key.names(&stanza.arn)),
         }
     }
@@ -50,6 +57,7 @@ impl Named {
     pub fn recipient(&self, aws: &AwsArgs, out: &Output) -> Result<Box<dyn Recipient>, CliError> {
         Ok(match self {
             Self::Key(key) => key.clone(),
+            Self::Broker(broker) => broker.clone(),
             Self::Kms(key) => Box::new(KmsRecipient::new(aws.connect(out)?, key.clone())),
         })
     }
@@ -111,10 +119,14 @@ pub fn why(refused: CoreError, header: &Header, asked: &[Kms], out: &Output) -> 
         out.warning(&other.to_string());
     }
     let refused = CliError::from(refused);
+    let by_broker = header.stanzas().any(|s| s.kind == section::BROKER);
     let unasked = asked.is_empty() && header.stanzas().any(|s| s.kind == section::AWS_KMS);
     match why {
         Some(failure) => failure.into(),
         None if unasked => refused.hint("with access to its key in AWS KMS: -i aws-kms; or give a key with -i FILE"),
+        None if by_broker => {
+            refused.hint("its key broker gives the key to attested enclaves only (docs/KEY_RELEASE.md)")
+        }
         None => refused,
     }
 }

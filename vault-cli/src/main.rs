@@ -60,6 +60,8 @@ enum Command {
     #[command(subcommand)]
     Recipients(commands::recipients::Command),
     Keygen(commands::keygen::Args),
+    #[command(subcommand)]
+    Broker(commands::broker::Command),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::CompletionsArgs),
@@ -96,6 +98,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
+        Command::Broker(command) => commands::broker::run(&command, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
         Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),

@@ -5,6 +5,10 @@ use crate::error::CliError;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+/// What an interrupt does in place of ending the process.
+type Hook = Box<dyn Fn() + Send>;
+
+static HOOK: Mutex<Option<Hook>> = Mutex::new(None);
 static CLEANUP: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Does what protects keys in this process.
@@ -17,6 +21,9 @@ pub fn harden() -> Result<(), CliError> {
         .map_err(|e| CliError::failed(format!("the process cannot be protected from debuggers: {e}")))?;
     raise_open_files();
     ctrlc::set_handler(|| {
+        if let Some(hook) = HOOK.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return hook();
+        }
         let paths = CLEANUP.lock().unwrap_or_else(PoisonError::into_inner);
         for path in paths.iter() {
             let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
@@ -32,6 +39,11 @@ fn raise_open_files() {
     limit.current = limit.maximum;
     // If it stays low, a folder of more files fails with the system's words for it.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+/// Ctrl-C and termination call this from now on, for a service that finishes what is under way.
+pub fn on_interrupt(hook: Hook) {
+    *HOOK.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
 }
 
 /// Removes `path` if the process is interrupted.

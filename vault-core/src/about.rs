@@ -1,4 +1,4 @@
-//! The sealed about block of a header: FORMAT.md section 4.4. It tells a recipient what an artifact is
+//! The sealed about block of a header: FORMAT.md section 4.5. It tells a recipient what an artifact is
 //! without the payload; the manifest decides.
 
 use crate::aead::Engine;

@@ -41,6 +41,8 @@ pub mod section {
     pub const XWING: u16 = 0x0002;
     /// AWS KMS stanza.
     pub const AWS_KMS: u16 = 0x0003;
+    /// Key broker stanza.
+    pub const BROKER: u16 = 0x0004;
     /// Last number of a stanza.
     pub const LAST_STANZA: u16 = 0x00FF;
     /// Sealed about block.
@@ -164,6 +166,24 @@ impl Header {
         let sections = parse_sections(bytes.get(PRELUDE_LEN..sections_end).unwrap_or_default())?;
         argon2id::check_cost(&sections)?;
         Ok(Self { prelude, sections, bytes: bytes.to_vec() })
+    }
+
+    /// Parses a header without the zeros after its MAC, to its last byte: as a release request carries it
+    /// (KEY_RELEASE.md section 4).
+    pub fn parse_unpadded(bytes: &[u8]) -> Result<Self> {
+        let prelude = Prelude::parse(bytes)?;
+        let sections_end = PRELUDE_LEN + prelude.sections_len as usize;
+        let end = sections_end + MAC_LEN;
+        require(bytes.len() == end, 5, || format!("{} bytes, but header and MAC have {end}", bytes.len()))?;
+        let sections = parse_sections(bytes.get(PRELUDE_LEN..sections_end).unwrap_or_default())?;
+        argon2id::check_cost(&sections)?;
+        Ok(Self { prelude, sections, bytes: bytes.to_vec() })
+    }
+
+    /// The bytes up to the end of the MAC.
+    pub fn unpadded(&self) -> &[u8] {
+        let end = PRELUDE_LEN + self.prelude.sections_len as usize + MAC_LEN;
+        self.bytes.get(..end).unwrap_or(&self.bytes)
     }
 
     /// The fixed fields.
@@ -316,6 +336,7 @@ pub fn stanza_name(kind: u16) -> String {
         section::ARGON2ID => "argon2id".into(),
         section::XWING => "x-wing".into(),
         section::AWS_KMS => "aws-kms".into(),
+        section::BROKER => "broker".into(),
         other => format!("unknown type {other:#06x}"),
     }
 }
@@ -359,7 +380,7 @@ fn check_known(section: &Section) -> Result<()> {
     let fits = match section.kind & !section::CRITICAL {
         section::ARGON2ID => len == argon2id::BODY_LEN,
         section::XWING => len == xwing::BODY_LEN,
-        section::AWS_KMS => true, // one of another form is passed over: [F-40]
+        section::AWS_KMS | section::BROKER => true, // one of another form is passed over: [F-40], [F-47]
         section::ABOUT => (304..=4144).contains(&len) && (len - 48).is_multiple_of(256),
         section::SIGNATURE => len == crate::signature::BODY_LEN,
         _ => {

@@ -36,6 +36,11 @@ impl Dek {
         self.0.expose()
     }
 
+    /// The key's bytes, to be wrapped for someone who may have it.
+    pub(crate) fn into_secret(self) -> Secret {
+        self.0
+    }
+
     /// A second copy in locked memory of its own.
     pub(crate) fn duplicate(&self) -> Self {
         let mut copy = Secret::zeroed(DEK_LEN);

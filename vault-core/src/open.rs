@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct OpenOptions<'a> {
     /// If any are given, the artifact must be signed by one of them.
     pub signers: &'a [PublisherPublicKey],
-    /// If given, the payload must have this digest (FORMAT.md 4.4), signed or not.
+    /// If given, the payload must have this digest (FORMAT.md 4.6), signed or not.
     pub payload_digest: Option<[u8; 32]>,
     /// The bulk engine.
     pub engine: Engine,

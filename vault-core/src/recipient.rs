@@ -5,6 +5,7 @@
 
 pub mod argon2id;
 pub mod aws_kms;
+pub mod broker;
 pub mod keyfile;
 pub mod xwing;
 

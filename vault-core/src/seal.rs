@@ -133,7 +133,7 @@ pub struct Sealed {
     pub manifest: Manifest,
     /// Payload length in bytes.
     pub payload_len: u64,
-    /// Payload digest (FORMAT.md 4.4), if a signature or the options asked for it.
+    /// Payload digest (FORMAT.md 4.6), if a signature or the options asked for it.
     pub payload_digest: Option<[u8; 32]>,
 }
 

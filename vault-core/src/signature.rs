@@ -1,4 +1,4 @@
-//! The publisher's signature: FORMAT.md section 4.5. ECDSA P-256 with SHA-256, keys as OpenSSF Model Signing
+//! The publisher's signature: FORMAT.md section 4.6. ECDSA P-256 with SHA-256, keys as OpenSSF Model Signing
 //! uses them. It covers ciphertext, identity and version, never the recipients.
 
 use crate::error::{Error, Result, refused, require};
@@ -100,7 +100,7 @@ impl PublisherPublicKey {
 pub struct PayloadDigest {
     /// Ciphertext bytes.
     pub len: u64,
-    /// `payload digest` of FORMAT.md section 4.5.
+    /// `payload digest` of FORMAT.md section 4.6.
     pub digest: [u8; 32],
 }
 
@@ -185,7 +185,7 @@ impl SignatureSection {
     }
 }
 
-/// `identity commitment` of FORMAT.md section 4.5.
+/// `identity commitment` of FORMAT.md section 4.6.
 pub fn identity_commitment(salt: &[u8; 32], name: &str, model_version: u64) -> [u8; 32] {
     Sha256::new()
         .chain_update(b"mvault/v1/identity\0")

@@ -24,7 +24,7 @@ pub struct Sent {
     pub reused: u32,
     /// Parts of it that were sent now.
     pub sent: u32,
-    /// Payload digest (FORMAT.md 4.5).
+    /// Payload digest (FORMAT.md 4.6).
     pub digest: [u8; 32],
 }
 

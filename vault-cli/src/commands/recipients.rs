@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use vault_core::header::{Section, hex, section, stanza_name};
 use vault_core::recipient::Recipient;
 use vault_core::recipient::aws_kms::Stanza;
+use vault_core::recipient::broker;
 
 /// List, add or remove who can open a sealed model
 ///
@@ -106,8 +107,15 @@ fn list(args: &ListArgs, out: &mut Output) -> Result<(), CliError> {
 fn tag(stanza: &Section) -> String {
     match stanza.kind {
         section::XWING => hex(stanza.body.get(..8).unwrap_or_default()),
+        section::BROKER => broker::Stanza::parse(stanza).map_or_else(|| "-".into(), |broker| policy_of(&broker)),
         _ => Stanza::parse(stanza).map_or_else(|| "-".into(), |kms| kms.arn.to_string()),
     }
+}
+
+/// A broker stanza's policy, and the digest that pins it.
+fn policy_of(stanza: &broker::Stanza<'_>) -> String {
+    let pin = stanza.digest.map_or_else(String::new, |digest| format!("@sha256:{}", hex(&digest)));
+    format!("{} policy {}{pin}", hex(stanza.tag()), stanza.policy)
 }
 
 fn add(args: &AddArgs, out: &mut Output) -> Result<(), CliError> {

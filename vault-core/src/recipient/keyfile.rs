@@ -2,6 +2,7 @@
 //! named as such and never used.
 
 use super::argon2id::{self, Passphrase};
+use super::broker::BrokerRecipient;
 use super::xwing::{PUBLIC_LEN, SEED_LEN, XWingIdentity, XWingRecipient};
 use crate::error::{Error, Result, refused};
 use crate::secret::Secret;
@@ -16,6 +17,8 @@ pub const RECIPIENT_PREFIX: &str = "mvault-xw1-";
 pub const SECRET_PREFIX: &str = "MVAULT-SECRET-XW1-";
 /// Prefix of a passphrase-protected secret key's line.
 pub const PROTECTED_PREFIX: &str = "MVAULT-PROTECTED-XW1-";
+/// Prefix of a key broker's line.
+pub const BROKER_PREFIX: &str = "mvault-bk1-";
 const CHECKSUM_LEN: usize = 8;
 
 /// One key line of an identity file.
@@ -38,6 +41,28 @@ pub fn decode_recipient(line: &str) -> Result<XWingRecipient> {
         return Err(Error::Usage("that is a secret key, not a recipient's line".into()));
     }
     XWingRecipient::from_bytes(decode(RECIPIENT_PREFIX, "recipient", PUBLIC_LEN, line)?.expose())
+}
+
+/// A key broker's line, to which `/POLICY` or `/POLICY@sha256:HEX` is added to seal for it.
+pub fn encode_broker(key: &XWingRecipient) -> String {
+    encode(BROKER_PREFIX, "broker", key.as_bytes()).to_string()
+}
+
+/// Parses `LINE/POLICY` or `LINE/POLICY@sha256:HEX` `[F-39]` `[F-47]`.
+pub fn decode_broker(line: &str) -> Result<BrokerRecipient> {
+    let no_policy = || Error::Usage("a key broker's line needs the policy to seal for: mvault-bk1-…/POLICY".into());
+    let (key, policy) = line.split_once('/').ok_or_else(no_policy)?;
+    let key = decode_broker_key(key)?;
+    let Some((policy, digest)) = policy.split_once('@') else { return BrokerRecipient::new(key, policy, None) };
+    let digest = digest.strip_prefix("sha256:").and_then(unhex);
+    let digest =
+        digest.ok_or_else(|| Error::Usage("after @: sha256: and 64 hex digits of the policy's digest".into()))?;
+    BrokerRecipient::new(key, policy, Some(digest))
+}
+
+/// Parses a key broker's line without a policy `[F-39]`.
+pub fn decode_broker_key(line: &str) -> Result<XWingRecipient> {
+    XWingRecipient::from_bytes(decode(BROKER_PREFIX, "broker", PUBLIC_LEN, line)?.expose())
 }
 
 /// The secret key's line.
@@ -78,6 +103,13 @@ pub fn parse_identities(text: &[u8]) -> Result<Vec<KeyLine>> {
 pub fn lines(text: &[u8]) -> Result<impl Iterator<Item = &str>> {
     let text = std::str::from_utf8(text).map_err(|_| Error::Usage("not a key file: not text".into()))?;
     Ok(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')))
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
+    bytes.filter(|_| rest.is_empty())?.try_into().ok()
 }
 
 fn damaged(what: &str) -> Error {

@@ -53,6 +53,12 @@ impl XWingRecipient {
         stanza.kind == section::XWING && stanza.body.starts_with(&self.tag(salt))
     }
 
+    /// A fresh ciphertext and the secret in it.
+    pub(crate) fn encapsulate(&self, rng: &mut dyn CryptoRng) -> (Ciphertext, Secret) {
+        let (ct, mut shared) = self.key.encapsulate_with_rng(rng);
+        (ct, Secret::take(&mut shared))
+    }
+
     fn kek(&self, shared: &[u8], ct: &[u8], salt: &[u8; 32]) -> Secret {
         let hkdf = Hkdf::<Sha512>::new(Some(salt), shared);
         let mut kek = Secret::zeroed(32);
@@ -64,8 +70,7 @@ impl XWingRecipient {
 
 impl Recipient for XWingRecipient {
     fn wrap_dek(&self, salt: &[u8; 32], dek: &Dek, rng: &mut dyn CryptoRng) -> Result<Section> {
-        let (ct, mut shared) = self.key.encapsulate_with_rng(rng);
-        let shared = Secret::take(&mut shared);
+        let (ct, shared) = self.encapsulate(rng);
         let kek = self.kek(shared.expose(), &ct, salt);
         let before = [&self.tag(salt)[..], &ct].concat();
         let body = wrap(&kek, section::XWING, salt, &before, dek.expose());
@@ -104,6 +109,12 @@ impl XWingIdentity {
     pub(crate) fn seed(&self) -> &Secret {
         &self.seed
     }
+
+    /// The secret in a ciphertext; `None` if it has another length than one.
+    pub(crate) fn decapsulate(&self, ct: &[u8]) -> Option<Secret> {
+        let ct = Ciphertext::try_from(ct).ok()?;
+        Some(Secret::take(&mut secret_key(&self.seed)?.decapsulate(&ct)))
+    }
 }
 
 fn secret_key(seed: &Secret) -> Option<DecapsulationKey> {
@@ -116,12 +127,9 @@ fn secret_key(seed: &Secret) -> Option<DecapsulationKey> {
 impl Identity for XWingIdentity {
     fn unwrap_dek(&self, salt: &[u8; 32], stanza: &Section) -> Result<Option<Dek>> {
         let ct = stanza.body.get(TAG_LEN..TAG_LEN + CIPHERTEXT_SIZE);
-        let ct = ct.and_then(|ct| Ciphertext::try_from(ct).ok());
-        let (true, Some(ct), Some(key)) = (self.recipient.is_tagged(salt, stanza), ct, secret_key(&self.seed)) else {
-            return Ok(None);
-        };
-        let shared = Secret::take(&mut key.decapsulate(&ct));
-        let kek = self.recipient.kek(shared.expose(), &ct, salt);
+        let Some(ct) = ct.filter(|_| self.recipient.is_tagged(salt, stanza)) else { return Ok(None) };
+        let Some(shared) = self.decapsulate(ct) else { return Ok(None) };
+        let kek = self.recipient.kek(shared.expose(), ct, salt);
         Ok(unwrap(&kek, stanza.kind, salt, &stanza.body).and_then(Dek::from_secret)) // [F-17]
     }
 

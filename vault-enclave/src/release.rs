@@ -1,0 +1,340 @@
+//! Asking a key broker for a DEK: docs/KEY_RELEASE.md section 4, R-20 to R-23.
+//!
+//! Whom to trust is pinned (CA, broker key, log key); everything that comes over the network, and the parent that carries
+//! it, is not. What is returned opens one stanza of one artifact.
+
+use crate::connect::{Dial, NoNames, Secured, tls};
+use rand_core::CryptoRng;
+use rustls::pki_types::ServerName;
+use rustls::time_provider::TimeProvider;
+use std::sync::Arc;
+use std::time::Duration;
+use ureq::Agent;
+use vault_attest::release::{
+    Binding, Challenge, EnclaveKey, Grant, MAX_ANSWER, MEDIA_TYPE, RefusalMessage, Request, Retry, answer_digest,
+    decode, encode,
+};
+use vault_attest::tlog::{LogEntry, LogVerifier, Logged, Outcome, verify_log_proof};
+use vault_attest::{Refusal, Step};
+use vault_core::header::{Header, Section, hex};
+use vault_core::keys::Dek;
+use vault_core::recipient::Identity;
+use vault_core::recipient::broker::{Released, Stanza};
+
+/// Longest time for one request and its answer.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The broker that is asked, and nothing that anyone could change from outside: part of what is measured.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// The CA that signed the broker's certificate, PEM.
+    pub ca_pem: Vec<u8>,
+    /// Ids of broker keys whose stanzas are taken.
+    pub keys: Vec<[u8; 32]>,
+    /// The release log's key.
+    pub log: LogVerifier,
+}
+
+/// Makes evidence: the NSM in an enclave.
+pub trait Attester {
+    /// A document with this nonce and user_data, signed by the hardware.
+    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32]) -> Result<Vec<u8>, String>;
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// What is pinned is no configuration.
+    #[error("the pinned broker: {0}")]
+    Pinned(String),
+    /// The broker is not reached.
+    #[error("{url}: {message}")]
+    Connection {
+        /// The broker's.
+        url: String,
+        /// What happened.
+        message: String,
+    },
+    /// Who answers is not the broker that is pinned, or does not speak TLS 1.3.
+    #[error("{url}: TLS: {message}")]
+    Tls {
+        /// The broker's.
+        url: String,
+        /// What happened.
+        message: String,
+    },
+    /// The answer, or what was asked with, is not what the protocol demands.
+    #[error(transparent)]
+    Protocol(#[from] Refusal),
+    /// The broker refused.
+    #[error("refused at step {step} ({hint}); decision {id}")]
+    Refused {
+        /// Which step.
+        step: String,
+        /// The decision's id in hex, for `mvault broker why`.
+        id: String,
+        /// Whether asking again can help.
+        retry: Retry,
+        /// What the broker says about it.
+        hint: String,
+        /// Seconds to wait.
+        wait_s: Option<u64>,
+    },
+    /// The broker answered something else.
+    #[error("the broker answered with status {status}: {message}")]
+    Status {
+        /// HTTP's.
+        status: u16,
+        /// The first line of its text.
+        message: String,
+    },
+    /// The hardware made no evidence.
+    #[error("no evidence: {0}")]
+    Attester(String),
+}
+
+impl ReleaseError {
+    /// The next step, for people.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Pinned(_) => {
+                "the image's configuration names the broker; `mvault broker init` writes client.toml for it"
+            }
+            Self::Connection { .. } => "is the broker running, and does the parent forward to it?",
+            Self::Tls { .. } => {
+                "the CA in the image's configuration must be the one that signed the broker's certificate"
+            }
+            Self::Protocol(refusal) if refusal.step == Step::R(20) => {
+                "seal the model for this broker: `mvault recipients add -r LINE/POLICY`"
+            }
+            Self::Protocol(_) => "the answer is not the pinned broker's, or was changed on its way",
+            Self::Refused { .. } => "the broker's operator sees why: `mvault broker why DIR ID`",
+            Self::Status { .. } => "ask again later; the broker's log says more",
+            Self::Attester(_) => "is this an enclave? /dev/nsm must be there",
+        }
+    }
+}
+
+/// A DEK that was released for one stanza of one artifact.
+pub struct ReleasedKey {
+    released: Released,
+    minimum_model_version: Option<u64>,
+    /// The decision's id in hex.
+    pub decision: String,
+    /// Where it stands in the release log.
+    pub logged: Logged,
+}
+
+impl ReleasedKey {
+    /// To open the artifact with.
+    pub fn identity(&self) -> &dyn Identity {
+        &self.released
+    }
+
+    /// `[R-23]`: the manifest's version against the obligation that came with the key.
+    pub fn check_version(&self, manifest_version: u64) -> Result<(), Refusal> {
+        match self.minimum_model_version {
+            Some(minimum) if manifest_version < minimum => {
+                let expected = format!("{minimum} or later");
+                Err(Refusal::new(Step::R(23), "the model's version", expected, manifest_version))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A client of one broker.
+pub struct Client {
+    pinned: Pinned,
+    agent: Agent,
+}
+
+impl Client {
+    /// Over connections of `dial`; the clock judges the broker's certificate.
+    pub fn new(pinned: Pinned, dial: Arc<dyn Dial>, clock: Arc<dyn TimeProvider>) -> Result<Self, ReleaseError> {
+        let host = host_of(&pinned.url).ok_or_else(|| {
+            ReleaseError::Pinned(format!("{}: not https://HOST[:PORT] and nothing behind it", pinned.url))
+        })?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| ReleaseError::Pinned(format!("{host}: neither a name nor an address")))?;
+        let tls = tls(&pinned.ca_pem, clock).map_err(ReleaseError::Pinned)?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_global(Some(PATIENCE))
+            .max_idle_connections(2)
+            .build();
+        let agent = Agent::with_parts(config, Secured { dial, tls, name }, NoNames);
+        Ok(Self { pinned, agent })
+    }
+
+    /// Asks for the DEK of an artifact. Asks twice where the broker says that a new challenge can help.
+    pub fn request_key(
+        &self,
+        header: &Header,
+        attester: &mut dyn Attester,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<ReleasedKey, ReleaseError> {
+        match self.ask(header, attester, rng) {
+            Err(ReleaseError::Refused { retry: Retry::NewChallenge, .. }) => self.ask(header, attester, rng),
+            result => result,
+        }
+    }
+
+    fn ask(
+        &self,
+        header: &Header,
+        attester: &mut dyn Attester,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<ReleasedKey, ReleaseError> {
+        let challenge: Challenge = decode(&self.post("/v1/challenge", &[])?, Step::R(20))?;
+        let stanza = self.choose(header, &challenge)?;
+        let key = EnclaveKey::generate(rng);
+        let public_key = key.public();
+        let salt = &header.prelude().salt;
+        let binding = Binding::new(&challenge.nonce, &public_key, salt, stanza);
+        let evidence = attester.attest(&challenge.nonce, binding.as_bytes()).map_err(ReleaseError::Attester)?;
+        let (evidence, public_key) = (evidence.into(), public_key.into());
+        let header_bytes = header.unpadded().to_vec().into();
+        let request = Request { nonce: challenge.nonce, evidence, public_key, header: header_bytes };
+        let grant: Grant = decode(&self.post("/v1/release", &encode(&request))?, Step::R(21))?;
+        let logged = self.check_log(&grant, salt, &binding)?;
+        open(&grant, &key, &binding, header, stanza, logged)
+    }
+
+    /// `[R-20]`: the first stanza for a key that is pinned and that the broker says it has.
+    fn choose<'h>(&self, header: &'h Header, challenge: &Challenge) -> Result<&'h Section, Refusal> {
+        let salt = &header.prelude().salt;
+        let usable = |id: &&[u8; 32]| challenge.keys.iter().any(|key| **key == **id);
+        let keys: Vec<_> = self.pinned.keys.iter().filter(usable).collect();
+        let pinned: Vec<_> = self.pinned.keys.iter().map(|id| hex(id)).collect();
+        if keys.is_empty() {
+            let offered: Vec<_> = challenge.keys.iter().take(4).map(|id| hex(&**id)).collect();
+            return Err(Refusal::new(Step::R(20), "broker keys", pinned.join(", "), offered.join(", ")));
+        }
+        let is_ours = |section: &&Section| {
+            Stanza::parse(section).is_some_and(|stanza| keys.iter().any(|id| stanza.is_for(id, salt)))
+        };
+        let stanza = header.stanzas().find(is_ours);
+        let expected = format!("a broker stanza for {}", pinned.join(", "));
+        stanza.ok_or_else(|| Refusal::new(Step::R(20), "recipients", expected, "none"))
+    }
+
+    /// `[R-22]`
+    fn check_log(&self, grant: &Grant, salt: &[u8; 32], binding: &Binding) -> Result<(LogEntry, Logged), Refusal> {
+        let refuse = |what: &str, expected: String, found: String| Refusal::new(Step::R(22), what, expected, found);
+        let logged = verify_log_proof(&grant.entry, &grant.proof, &self.pinned.log)
+            .map_err(|e| refuse("log proof", "one of the pinned log".into(), e.to_string()))?;
+        let entry =
+            LogEntry::parse(&grant.entry).map_err(|e| refuse("log entry", "the decision".into(), e.to_string()))?;
+        let answer = answer_digest(&grant.enc, &*grant.wrapped);
+        let wanted = [
+            ("decision", hex(&*grant.id), Some(entry.id.clone())),
+            ("artifact", hex(salt), entry.artifact.clone()),
+            ("binding", hex(binding.as_bytes()), entry.binding.clone()),
+            ("answer", hex(&answer), entry.answer.clone()),
+        ];
+        for (what, expected, found) in wanted {
+            if found.as_ref() != Some(&expected) {
+                return Err(refuse(what, expected, found.unwrap_or_else(|| "nothing".into())));
+            }
+        }
+        match entry.outcome {
+            Outcome::Granted => Ok((entry, logged)),
+            Outcome::Refused => Err(refuse("outcome", "granted".into(), "refused".into())),
+        }
+    }
+
+    /// The release log's key.
+    pub(crate) fn log(&self) -> &LogVerifier {
+        &self.pinned.log
+    }
+
+    /// A text that the broker gives to anyone.
+    pub(crate) fn get(&self, path: &str) -> Result<String, ReleaseError> {
+        let answer = self.agent.get(format!("{}{path}", self.pinned.url)).call();
+        let mut answer = answer.map_err(|e| self.failure(&e))?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
+        let text = String::from_utf8_lossy(&body.map_err(|e| self.failure(&e))?).into_owned();
+        if status == 200 { Ok(text) } else { Err(ReleaseError::Status { status, message: first_line(&text) }) }
+    }
+
+    /// Sends a message; gives the body of a 200, or the refusal.
+    fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, ReleaseError> {
+        let url = format!("{}{path}", self.pinned.url);
+        let answer = self.agent.post(&url).header("content-type", MEDIA_TYPE).send(body);
+        let mut answer = answer.map_err(|e| self.failure(&e))?;
+        let status = answer.status().as_u16();
+        let is_message = answer.headers().get("content-type").is_some_and(|t| t.as_bytes() == MEDIA_TYPE.as_bytes());
+        let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
+        let body = body.map_err(|e| self.failure(&e))?;
+        match (status, is_message) {
+            (200, true) => Ok(body),
+            (_, true) => Err(refused(&body)),
+            _ => Err(ReleaseError::Status { status, message: first_line(&String::from_utf8_lossy(&body)) }),
+        }
+    }
+
+    fn failure(&self, error: &ureq::Error) -> ReleaseError {
+        let url = self.pinned.url.clone();
+        if let ureq::Error::Io(io) = error
+            && let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return ReleaseError::Tls { url, message: tls.to_string() };
+        }
+        ReleaseError::Connection { url, message: error.to_string() }
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn refused(body: &[u8]) -> ReleaseError {
+    match decode::<RefusalMessage>(body, Step::R(21)) {
+        Err(refusal) => refusal.into(),
+        Ok(message) => {
+            let hint = message.hint.chars().filter(|c| !c.is_control()).collect();
+            let (id, retry) = (hex(&*message.id), Retry::parse(&message.retry).unwrap_or(Retry::Never));
+            ReleaseError::Refused { step: message.step, id, retry, hint, wait_s: message.wait_s }
+        }
+    }
+}
+
+/// `[R-21]`
+fn open(
+    grant: &Grant,
+    key: &EnclaveKey,
+    binding: &Binding,
+    header: &Header,
+    stanza: &Section,
+    (entry, logged): (LogEntry, Logged),
+) -> Result<ReleasedKey, ReleaseError> {
+    let refuse =
+        |found: String| Refusal::new(Step::R(21), "grant", "the DEK of this artifact, wrapped to this enclave", found);
+    let dek = key.open(binding, &grant.id, &grant.enc, &*grant.wrapped).and_then(Dek::from_secret);
+    let dek = dek.ok_or_else(|| refuse("one that does not open".into()))?;
+    let released = Released::new(stanza.clone(), dek);
+    header.unlock(&[&released]).map_err(|e| refuse(e.to_string()))?; // F-7, F-8
+    let minimum_model_version = entry.minimum_model_version;
+    Ok(ReleasedKey { released, minimum_model_version, decision: entry.id, logged })
+}
+
+/// The host of `https://HOST[:PORT]`, without brackets.
+fn host_of(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("https://")?;
+    if authority.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => v6.split_once(']')?,
+        None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
+    };
+    let good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+    (good && !host.is_empty()).then_some(host)
+}
