@@ -58,6 +58,18 @@ impl Gate {
         passed
     }
 
+    /// What needs no turn: a failure stops all.
+    pub(crate) fn pass<T>(&self, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|failure| {
+                let mut state = self.lock();
+                state.stopped = true;
+                state.failure.get_or_insert(failure);
+                self.changed.notify_all();
+            })
+            .ok()
+    }
+
     /// True once something failed.
     pub(crate) fn stopped(&self) -> bool {
         self.lock().stopped

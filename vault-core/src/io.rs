@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// Bytes that can be read at any offset, from several threads.
 pub trait ReadAt: Sync {
@@ -25,11 +27,40 @@ pub trait ReadAt: Sync {
         Ok(())
     }
 
+    /// The `len` bytes from `offset` on where they are, if they are in memory that nobody changes any more: who only
+    /// passes over them need not copy them. `None` says nothing; then they are read.
+    fn lend(&self, offset: u64, len: usize) -> Option<Lent> {
+        let _ = (offset, len);
+        None
+    }
+
     /// What was read at `offset` did not verify. True if reading it again may give other bytes: what came over a
     /// network is then fetched anew, once for every call.
     fn forget(&self, offset: u64, len: u64) -> bool {
         let _ = (offset, len);
         false
+    }
+}
+
+/// Bytes in memory that are shared, and that nobody changes while they are.
+pub struct Lent {
+    bytes: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Lent {
+    /// A range of `bytes`; `None` if it does not lie within.
+    pub fn new(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
+        bytes.get(range.clone())?;
+        Some(Self { bytes, range })
+    }
+}
+
+impl Deref for Lent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.range.clone()).unwrap_or_default()
     }
 }
 
@@ -40,6 +71,12 @@ const RUN: usize = 64 * 1024;
 pub trait WriteAt: Sync {
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// The same, and gives back a buffer to go on with, this one or another: who keeps what is written need not copy it.
+    fn write_owned_at(&self, data: Vec<u8>, offset: u64) -> io::Result<Vec<u8>> {
+        self.write_all_at(&data, offset)?;
+        Ok(data)
+    }
 }
 
 impl ReadAt for File {

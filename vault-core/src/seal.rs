@@ -7,7 +7,7 @@ mod entries;
 mod source;
 
 use crate::about::About;
-use crate::aead::Engine;
+use crate::aead::{Engine, TAG_LEN};
 use crate::cbor::{Nullable, TextMap};
 use crate::chunk::ChunkCipher;
 use crate::error::{Error, Result};
@@ -292,7 +292,7 @@ impl<'o> Sealing<'_, '_, 'o> {
             }
             sealed.clear();
             let leaves = self.seal_chunks(&mut cipher, batch.first_chunk, &batch.plain, &mut sealed);
-            if self.emit(ticket, batch.first_chunk, &sealed, &leaves).is_none() {
+            if self.emit(ticket, batch.first_chunk, &mut sealed, &leaves).is_none() {
                 return;
             }
         }
@@ -307,6 +307,7 @@ impl<'o> Sealing<'_, '_, 'o> {
         sealed: &mut Vec<u8>,
     ) -> Vec<([u8; 32], usize)> {
         let mut leaves = Vec::new();
+        sealed.reserve_exact(plain.len() + TAG_LEN * plain.len().div_ceil(self.source.chunking().plain()));
         for (i, chunk) in (first..).zip(plain.chunks(self.source.chunking().plain())) {
             let start = sealed.len();
             cipher.seal(i, chunk, sealed);
@@ -318,13 +319,17 @@ impl<'o> Sealing<'_, '_, 'o> {
         leaves
     }
 
-    fn emit(&self, ticket: u64, first: u64, sealed: &[u8], leaves: &[([u8; 32], usize)]) -> Option<()> {
-        let offset = self.source.chunking().sealed_offset(first);
+    fn emit(&self, ticket: u64, first: u64, sealed: &mut Vec<u8>, leaves: &[([u8; 32], usize)]) -> Option<()> {
+        let (offset, len) = (self.source.chunking().sealed_offset(first), sealed.len());
         let written = self.sink.write_parallel(sealed, offset);
+        if self.sink.at.is_some() && !self.options.wants_leaves() {
+            // Nothing here depends on order: waiting for a turn would idle a core.
+            return self.gate.pass(written).map(|()| self.count(leaves, len));
+        }
         self.gate.in_turn(Lane::Sealed, ticket, || {
             written?;
             self.sink.write_in_order(sealed)?;
-            self.count(leaves, sealed.len());
+            self.count(leaves, len);
             Ok(())
         })
     }
@@ -380,9 +385,10 @@ impl<'o> Sealing<'_, '_, 'o> {
                 leaves.push((blake3::hash(last).into(), last.len()));
             }
         }
-        self.sink.write_parallel(&sealed, self.source.chunking().sealed_offset(batch.first_chunk))?;
+        let len = sealed.len();
+        self.sink.write_parallel(&mut sealed, self.source.chunking().sealed_offset(batch.first_chunk))?;
         self.sink.write_in_order(&sealed)?;
-        self.count(&leaves, sealed.len());
+        self.count(&leaves, len);
         let payload = self.payload.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((manifest, payload.finish(), self.sink))
     }
@@ -413,9 +419,12 @@ impl<'a> Sink<'a> {
         }
     }
 
-    fn write_parallel(&self, sealed: &[u8], offset: u64) -> Result<()> {
+    /// Leaves a buffer to go on with in `sealed`.
+    fn write_parallel(&self, sealed: &mut Vec<u8>, offset: u64) -> Result<()> {
         let Some(at) = self.at else { return Ok(()) };
-        at.write_all_at(sealed, self.header_len.unwrap_or_default() + offset).map_err(Error::io("write the artifact"))
+        let written = at.write_owned_at(std::mem::take(sealed), self.header_len.unwrap_or_default() + offset);
+        *sealed = written.map_err(Error::io("write the artifact"))?;
+        Ok(())
     }
 
     fn write_in_order(&self, sealed: &[u8]) -> Result<()> {

@@ -125,6 +125,18 @@ impl Aws {
         self.runtime.block_on(future)
     }
 
+    /// Waits for `future`, which runs on the network's threads: it and the connection that it reads from wake each other
+    /// without changing threads.
+    pub fn wait_there<F>(&self, future: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match self.runtime.block_on(self.runtime.spawn(future)) {
+            Ok(output) => output,
+            Err(e) => std::panic::resume_unwind(e.into_panic()), // nobody cancels it
+        }
+    }
+
     /// What every client gets: requests over plain http leave only for this machine.
     fn guard(&self) -> PlainHttpGuard {
         PlainHttpGuard { allowed: self.options.dangerous_plain_http }

@@ -7,8 +7,8 @@ use crate::spool::Spool;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use vault_core::io::ReadAt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use vault_core::io::{Lent, ReadAt};
 
 /// Bytes of a range.
 pub const BLOCK: u64 = 16 << 20;
@@ -36,18 +36,12 @@ struct State {
     /// The foremost block that was read.
     front: u64,
     coming: BTreeSet<u64>,
-    here: BTreeMap<u64, Vec<u8>>,
+    here: BTreeMap<u64, Arc<Vec<u8>>>,
     spare: Vec<Vec<u8>>,
     failure: Option<StoreError>,
     closed: bool,
     fetched: u64,
     reused: u64,
-}
-
-/// Where a run of bytes is.
-enum Found {
-    Copied,
-    Elsewhere,
 }
 
 impl<'a> Download<'a> {
@@ -114,7 +108,7 @@ impl<'a> Download<'a> {
                 Ok(_) if state.front > block + self.behind => state.spare.push(buffer),
                 Ok(reused) => {
                     *(if reused { &mut state.reused } else { &mut state.fetched }) += buffer.len() as u64;
-                    state.here.insert(block, buffer);
+                    state.here.insert(block, Arc::new(buffer));
                 }
                 Err(e) => {
                     state.failure.get_or_insert(e);
@@ -128,11 +122,14 @@ impl<'a> Download<'a> {
     fn block(&self, block: u64, buffer: &mut Vec<u8>) -> Result<bool> {
         let start = block * BLOCK;
         let len = usize::try_from(BLOCK.min(self.size - start)).unwrap_or_default();
-        buffer.resize(len, 0);
-        if self.spool.is_some_and(|s| s.read(block, buffer)) {
-            return Ok(true);
+        if let Some(spool) = self.spool.filter(|s| s.has(block)) {
+            buffer.resize(len, 0);
+            if spool.read(block, buffer) {
+                return Ok(true);
+            }
         }
-        self.fetch(buffer, start)?;
+        self.store.fetch_into(self.key, start..start + len as u64, buffer)?;
+        self.check_len(buffer.len(), start, len)?;
         if let Some(spool) = self.spool {
             spool.keep(block, buffer)?;
         }
@@ -149,6 +146,10 @@ impl<'a> Download<'a> {
             at += data.len();
             Ok(())
         })?;
+        self.check_len(at, start, len)
+    }
+
+    fn check_len(&self, at: usize, start: u64, len: usize) -> Result<()> {
         if at == len {
             return Ok(());
         }
@@ -156,22 +157,20 @@ impl<'a> Download<'a> {
         Err(StoreError::new("GetObject", self.store.place(self.key), crate::Cause::Malformed, message))
     }
 
-    /// Copies from blocks in memory, waiting for those that are on their way.
-    fn copy(&self, block: u64, at: usize, into: &mut [u8]) -> Result<Found> {
+    /// A block in memory, waiting for it if it is on its way. `None` if it is not.
+    fn here(&self, block: u64) -> Result<Option<Arc<Vec<u8>>>> {
         let mut state = self.lock();
         loop {
-            if let Some(data) = state.here.get(&block) {
-                let Some(data) = data.get(at..at + into.len()) else { return Ok(Found::Elsewhere) };
-                into.copy_from_slice(data);
+            if let Some(data) = state.here.get(&block).cloned() {
                 self.advance(&mut state, block);
-                return Ok(Found::Copied);
+                return Ok(Some(data));
             }
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
             let expected = state.coming.contains(&block) || (block >= state.asked && block <= state.front + 1);
             if !expected || state.closed {
-                return Ok(Found::Elsewhere);
+                return Ok(None);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -185,8 +184,10 @@ impl<'a> Download<'a> {
         state.front = block;
         let keep = block.saturating_sub(self.behind);
         while let Some(entry) = state.here.first_entry().filter(|e| *e.key() < keep) {
-            let buffer = entry.remove();
-            state.spare.push(buffer);
+            // What somebody still reads is let go by whoever reads it.
+            if let Ok(buffer) = Arc::try_unwrap(entry.remove()) {
+                state.spare.push(buffer);
+            }
         }
         self.changed.notify_all();
     }
@@ -204,12 +205,21 @@ impl ReadAt for Download<'_> {
             let room = usize::try_from(BLOCK).unwrap_or(usize::MAX) - inside;
             let end = (done + room).min(buf.len());
             let Some(into) = buf.get_mut(done..end) else { break };
-            if matches!(self.copy(block, inside, into)?, Found::Elsewhere) {
-                self.fetch(into, at)?;
+            let here = self.here(block)?;
+            match here.as_ref().and_then(|data| data.get(inside..inside + into.len())) {
+                Some(data) => into.copy_from_slice(data),
+                None => self.fetch(into, at)?,
             }
             done = end;
         }
         Ok(())
+    }
+
+    fn lend(&self, offset: u64, len: usize) -> Option<Lent> {
+        let (block, inside) = (offset / BLOCK, usize::try_from(offset % BLOCK).ok()?);
+        let within = inside + len <= usize::try_from(BLOCK).ok()? && offset + len as u64 <= self.size;
+        let data = if within { self.here(block).ok()?? } else { return None };
+        Lent::new(data, inside..inside + len)
     }
 
     /// The blocks it was in are dropped, here and in the spool; the next read asks the store.

@@ -2,9 +2,10 @@
 //! a temporary name, synced and linked; parts of an upload go into a hidden file with a journal of their digests beside
 //! it. A lock on the folder makes conditional replacements one step. Links below the folder are not followed.
 
+use crate::body::Body;
 use crate::error::{Cause, Result, StoreError};
 use crate::memory::now;
-use crate::store::{Condition, Item, Meta, Part, Store, Take, Upload, Whole, crc64};
+use crate::store::{Condition, Item, Meta, Part, Store, Take, Upload, Whole};
 use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, openat};
 use std::fs::{self, File};
@@ -224,15 +225,20 @@ impl Store for Folder {
         Ok(upload)
     }
 
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Bytes) -> Result<Part> {
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part> {
         let file = self.opened_data("send part", upload)?;
         let failed = || StoreError::io("send part", self.place(&upload.key));
-        file.write_all_at(&body, offset).map_err(failed())?;
-        let etag = blake3::hash(&body).to_hex().to_string();
+        let (mut at, mut hasher) = (offset, blake3::Hasher::new());
+        for piece in body.pieces() {
+            file.write_all_at(piece, at).map_err(failed())?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        let etag = hasher.finalize().to_hex().to_string();
         let path = journal(&self.data(upload));
         let mut journal = File::options().create(true).append(true).open(&path).map_err(failed())?;
         journal.write_all(format!("{number} {offset} {} {etag}\n", body.len()).as_bytes()).map_err(failed())?;
-        Ok(Part { number, size: body.len() as u64, etag, crc: crc64(&body) })
+        Ok(Part { number, size: body.len(), etag, crc: body.crc() })
     }
 
     /// What the journal says and the file still has: after a power cut they may differ.

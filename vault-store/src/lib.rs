@@ -5,6 +5,7 @@
 //! rules of resuming are in `docs/FORMAT.md`, sections 11 and 12.
 
 pub mod aws;
+pub mod body;
 pub mod download;
 pub mod error;
 pub mod folder;

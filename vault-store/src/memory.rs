@@ -1,6 +1,7 @@
 //! A store in memory: for programs that hold a vault themselves, such as a relay beside an enclave, and the reference
 //! that the other back-ends are compared with.
 
+use crate::body::Body;
 use crate::error::{Cause, Result, StoreError};
 use crate::store::{Condition, Item, Meta, Part, Store, Take, Upload, Whole, crc64};
 use bytes::Bytes;
@@ -150,9 +151,9 @@ impl Store for Memory {
         Ok(upload)
     }
 
-    fn send(&self, upload: &Upload, number: u32, _: u64, body: Bytes) -> Result<Part> {
-        let (size, crc) = (body.len() as u64, crc64(&body));
-        self.lock().pending("send", upload)?.parts.insert(number, body);
+    fn send(&self, upload: &Upload, number: u32, _: u64, body: Body) -> Result<Part> {
+        let (size, crc) = (body.len(), body.crc());
+        self.lock().pending("send", upload)?.parts.insert(number, body.pieces().concat().into());
         Ok(Part { number, size, etag: format!("{crc:016x}"), crc })
     }
 

@@ -11,12 +11,13 @@ use crate::upload::{Failed, Sending, Sent};
 use crate::vault::{Outcome, Published, Vault};
 use std::path::Path;
 use vault_core::CryptoRng;
+use vault_core::geometry::Chunking;
 use vault_core::header::{AuthenticatedHeader, Header, hex};
 use vault_core::io::{ReadAt, WriteAt};
 use vault_core::recipient::Recipient;
 use vault_core::seal::{SealKey, Sealed};
 
-/// Bytes of a sealed file read at a time.
+/// Bytes of a sealed file read at a time, or one chunk.
 const STEP: u64 = 1 << 20;
 
 /// What to publish, and how.
@@ -155,7 +156,8 @@ impl Push<'_> {
             };
             self.check_free(subject.version, &salt)?;
             self.tell(going_on.as_ref());
-            let copy = &mut |to: &dyn WriteAt| copy(payload, offset, len, to);
+            let chunk = Chunking::new(header.prelude().chunk_size).sealed() as u64;
+            let copy = &mut |to: &dyn WriteAt| copy(payload, offset, len, chunk, to);
             match self.send(going_on, &subject, true, &salt, copy) {
                 Ok(((), sent, record)) => return self.publish(subject.version, header, sent, record),
                 Err(failed) if failed.differs => {
@@ -324,19 +326,21 @@ pub fn publisher() -> String {
     format!("{}@{host}", user.unwrap_or_else(|| "someone".into()))
 }
 
-fn copy(from: &dyn ReadAt, offset: u64, len: u64, to: &dyn WriteAt) -> Result<()> {
+/// Copies whole chunks of a payload, as the engine takes them.
+fn copy(from: &dyn ReadAt, offset: u64, len: u64, chunk: u64, to: &dyn WriteAt) -> Result<()> {
     let failed = || StoreError::io("read", "the artifact");
-    let mut buffer = vec![0; usize::try_from(STEP.min(len)).unwrap_or_default()];
+    let step = (STEP / chunk).max(1) * chunk;
+    let mut buffer = Vec::new();
     let mut done = 0;
     while done < len {
-        let n = usize::try_from((len - done).min(STEP)).unwrap_or_default();
-        let Some(space) = buffer.get_mut(..n) else { break };
-        from.read_exact_at(space, offset + done).map_err(failed())?;
-        to.write_all_at(space, done).map_err(|e| match crate::error::in_io(&e) {
+        let n = (len - done).min(step);
+        buffer.resize(usize::try_from(n).unwrap_or_default(), 0);
+        from.read_exact_at(&mut buffer, offset + done).map_err(failed())?;
+        buffer = to.write_owned_at(buffer, done).map_err(|e| match crate::error::in_io(&e) {
             Some(store) => store.clone(),
             None => failed()(e),
         })?;
-        done += n as u64;
+        done += n;
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 //! jittered pauses; what fails for good says which bucket, key and operation, and why.
 
 use crate::aws::{Aws, classify};
+use crate::body::Body;
 use crate::error::{Cause, Result, StoreError};
 use crate::retry::Patience;
 use crate::store::{Condition, Item, Meta, Part, Store, Take, Upload, Whole, crc64};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -37,39 +39,71 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    /// One GET; calls `take` with what comes and counts it in `done`. The object's size.
-    fn get(&self, key: &str, range: &Range<u64>, done: &mut u64, take: &mut Take<'_>) -> Result<u64> {
+    fn ask(&self, key: &str, range: &Range<u64>) -> Ask {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.key(key));
+        Ask { request, place: self.place(key), range: range.clone() }
+    }
+
+    /// Asks for what is missing until all of it is there or patience ends. `get` makes one request and counts what
+    /// came of it.
+    fn again_and_again(get: &mut dyn FnMut(&mut u64) -> Result<u64>) -> Result<u64> {
+        let (mut done, mut patience) = (0, Patience::transfer());
+        loop {
+            let before = done;
+            match get(&mut done) {
+                Err(e) => {
+                    if done > before {
+                        patience = Patience::transfer(); // it moves
+                    }
+                    if !patience.again(&e) {
+                        return Err(e);
+                    }
+                }
+                total => return total,
+            }
+        }
+    }
+}
+
+/// A range of an object that is wanted.
+#[derive(Clone)]
+struct Ask {
+    request: GetObjectFluentBuilder,
+    place: String,
+    range: Range<u64>,
+}
+
+impl Ask {
+    /// One GET of what is missing after `done` bytes; calls `take` with what comes and counts it. The object's size.
+    async fn get(self, done: &mut u64, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<u64> {
         let operation = "GetObject";
+        let Self { request, place, range } = self;
         let from = range.start + *done;
         let header = format!("bytes={from}-{}", range.end.saturating_sub(1).max(from));
         let broken = |e: &dyn std::fmt::Display| {
-            StoreError::new(operation, self.place(key), Cause::Connection, format!("the answer broke off: {e}"))
+            StoreError::new(operation, &place, Cause::Connection, format!("the answer broke off: {e}"))
         };
-        self.aws.wait(async {
-            let request = self.client.get_object().bucket(&self.bucket).key(self.key(key)).range(header);
-            let answer = match request.send().await {
-                Ok(answer) => answer,
-                Err(e) => return Err(classify(operation, &self.place(key), &e)),
-            };
-            let total = answer.content_range().and_then(|r| r.rsplit('/').next()?.parse().ok());
-            let total = total.or_else(|| u64::try_from(answer.content_length()?).ok()).unwrap_or_default();
-            let whole = answer.content_range().is_none() && from > 0;
-            if whole {
-                return Err(StoreError::new(operation, self.place(key), Cause::NotS3, "ranges are not supported"));
-            }
-            let want = range.end.min(total).saturating_sub(range.start);
-            let mut body = answer.body;
-            while let Some(frame) = body.try_next().await.map_err(|e| broken(&e))? {
-                let left = usize::try_from(want.saturating_sub(*done)).unwrap_or(usize::MAX);
-                let data = frame.get(..frame.len().min(left)).unwrap_or_default();
-                take(data).map_err(StoreError::io("write", "the output"))?;
-                *done += data.len() as u64;
-            }
-            if *done < want {
-                return Err(broken(&format!("{} of {want} bytes", *done)));
-            }
-            Ok(total)
-        })
+        let answer = match request.range(header).send().await {
+            Ok(answer) => answer,
+            Err(e) => return Err(classify(operation, &place, &e)),
+        };
+        let total = answer.content_range().and_then(|r| r.rsplit('/').next()?.parse().ok());
+        let total = total.or_else(|| u64::try_from(answer.content_length()?).ok()).unwrap_or_default();
+        if answer.content_range().is_none() && from > 0 {
+            return Err(StoreError::new(operation, &place, Cause::NotS3, "ranges are not supported"));
+        }
+        let want = range.end.min(total).saturating_sub(range.start);
+        let mut body = answer.body;
+        while let Some(frame) = body.try_next().await.map_err(|e| broken(&e))? {
+            let left = usize::try_from(want.saturating_sub(*done)).unwrap_or(usize::MAX);
+            let data = frame.get(..frame.len().min(left)).unwrap_or_default();
+            take(data).map_err(StoreError::io("write", "the output"))?;
+            *done += data.len() as u64;
+        }
+        if *done < want {
+            return Err(broken(&format!("{} of {want} bytes", *done)));
+        }
+        Ok(total)
     }
 }
 
@@ -128,7 +162,7 @@ impl Store for S3 {
                 // An answer to HEAD has no body to say why: one to GET has.
                 let silent = e.status.is_some() && e.code.is_none() && e.cause != Cause::NotFound;
                 return Err(if silent {
-                    self.get(key, &(0..1), &mut 0, &mut |_| Ok(())).err().unwrap_or(e)
+                    self.aws.wait(self.ask(key, &(0..1)).get(&mut 0, |_| Ok(()))).err().unwrap_or(e)
                 } else {
                     e
                 });
@@ -143,21 +177,30 @@ impl Store for S3 {
     }
 
     fn fetch(&self, key: &str, range: Range<u64>, take: &mut Take<'_>) -> Result<u64> {
-        let (mut done, mut patience) = (0, Patience::transfer());
-        loop {
-            let before = done;
-            match self.get(key, &range, &mut done, take) {
-                Err(e) => {
-                    if done > before {
-                        patience = Patience::transfer(); // it moves
-                    }
-                    if !patience.again(&e) {
-                        return Err(e);
-                    }
-                }
-                total => return total,
-            }
-        }
+        let ask = self.ask(key, &range);
+        Self::again_and_again(&mut |done| self.aws.wait(ask.clone().get(done, &mut *take)))
+    }
+
+    fn fetch_into(&self, key: &str, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.clear();
+        buffer.reserve_exact(usize::try_from(range.end - range.start).unwrap_or_default());
+        let ask = self.ask(key, &range);
+        let all = Self::again_and_again(&mut |done| {
+            let (ask, mut taken) = (ask.clone(), std::mem::take(buffer));
+            let got;
+            (*buffer, got) = self.aws.wait_there(async move {
+                let mut done = taken.len() as u64;
+                let got = ask.get(&mut done, |data| {
+                    taken.extend_from_slice(data);
+                    Ok(())
+                });
+                let got = got.await;
+                (taken, got)
+            });
+            *done = buffer.len() as u64;
+            got
+        });
+        all.map(drop)
     }
 
     fn write(&self, key: &str, bytes: &[u8], condition: Condition<'_>, publisher: Option<&str>) -> Result<String> {
@@ -238,8 +281,8 @@ impl Store for S3 {
         Ok(Upload { key: key.into(), id, started: None })
     }
 
-    fn send(&self, upload: &Upload, number: u32, _: u64, body: Bytes) -> Result<Part> {
-        let (size, crc) = (body.len() as u64, crc64(&body));
+    fn send(&self, upload: &Upload, number: u32, _: u64, body: Body) -> Result<Part> {
+        let (size, crc) = (body.len(), body.crc());
         let mut patience = Patience::transfer();
         loop {
             let request = self
@@ -251,7 +294,7 @@ impl Store for S3 {
                 .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                 .checksum_crc64_nvme(encoded(crc))
                 .content_length(i64::try_from(size).unwrap_or(i64::MAX))
-                .body(ByteStream::from(body.clone()))
+                .body(ByteStream::new(body.to_sdk()))
                 .customize()
                 .disable_payload_signing(); // the CRC and, end to end, the AEAD's tags cover it
             match self.aws.wait(request.send()) {

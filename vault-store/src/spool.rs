@@ -94,6 +94,11 @@ impl Spool {
         Ok(())
     }
 
+    /// Whether the journal has a block.
+    pub fn has(&self, block: u64) -> bool {
+        self.lock().blocks.contains_key(&block)
+    }
+
     /// Reads a block that an earlier pull left; false if there is none, or it is not what the journal says.
     pub fn read(&self, block: u64, buffer: &mut [u8]) -> bool {
         let state = self.lock();

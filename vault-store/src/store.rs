@@ -4,6 +4,7 @@
 //! Keys are relative to the vault, `/`-separated, and made by [`crate::layout`] alone. What a store returns is
 //! untrusted: callers bound it and authenticate it. Methods block; the transfer engine calls them from several threads.
 
+use crate::body::Body;
 use crate::error::Result;
 use bytes::Bytes;
 use std::ops::Range;
@@ -103,6 +104,17 @@ pub trait Store: Send + Sync {
     /// from where it broke.
     fn fetch(&self, key: &str, range: Range<u64>, take: &mut Take<'_>) -> Result<u64>;
 
+    /// The bytes of `range` that exist, in place of what is in `buffer`. The way for large ranges: no thread waits for
+    /// each piece that arrives.
+    fn fetch_into(&self, key: &str, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.clear();
+        let take = &mut |data: &[u8]| {
+            buffer.extend_from_slice(data);
+            Ok(())
+        };
+        self.fetch(key, range, take).map(drop)
+    }
+
     /// Writes a small object; its ETag.
     fn write(&self, key: &str, bytes: &[u8], condition: Condition<'_>, publisher: Option<&str>) -> Result<String>;
 
@@ -116,7 +128,7 @@ pub trait Store: Send + Sync {
     fn begin(&self, key: &str) -> Result<Upload>;
 
     /// Sends part `number`, which starts at `offset` of the object. The same part may be sent again.
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Bytes) -> Result<Part>;
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part>;
 
     /// The parts an upload has; `crc` is zero.
     fn parts(&self, upload: &Upload) -> Result<Vec<Part>>;

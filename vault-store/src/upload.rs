@@ -1,13 +1,15 @@
 //! The sending half of the transfer engine: takes ciphertext at offsets from the sealing workers, gathers it into
-//! parts, and sends several at once. Memory is the parts in flight: a worker that is ahead of the network waits.
+//! parts, and sends several at once. Memory is the parts in flight: a worker that is ahead of the network waits. What a
+//! worker sealed is not copied: its buffer is a piece of the part until that is sent, and the worker gets another one.
 //!
-//! Parts are taken into memory in ascending order, so the lowest unfinished part can always be filled: no deadlock.
+//! Workers write whole chunks, so that digests are made of a piece while it is in the worker's cache. Parts are taken into memory in ascending order, so the lowest unfinished part can always be filled: no deadlock.
 
+use crate::body::{Body, Pool};
 use crate::error::{Cause, Result, StoreError};
 use crate::plan::{MAX_PARTS, Plan};
 use crate::record::Record;
-use crate::store::{Part, Store, Upload, Whole, crc64, join_crc64};
-use bytes::{Bytes, BytesMut};
+use crate::store::{Part, Store, Upload, Whole, join_crc64};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use vault_core::io::WriteAt;
@@ -116,23 +118,49 @@ struct Engine<'a> {
     whole: Option<u64>,
     payload: Mutex<Payload>,
     state: Mutex<State>,
-    changed: Condvar,
+    pool: Pool,
+    /// There is room for another part, or a failure.
+    room: Condvar,
+    /// There is a part to send, or none will follow.
+    ready: Condvar,
+}
+
+/// Some of a part, as a worker wrote it.
+struct Piece {
+    data: Bytes,
+    /// BLAKE3 of each chunk and its length.
+    leaves: Vec<Leaf>,
+}
+
+type Leaf = ([u8; 32], usize);
+
+/// A part that is not whole yet, or the last one: pieces by where they are in it.
+#[derive(Default)]
+struct Filling {
+    pieces: BTreeMap<usize, Piece>,
+    filled: usize,
+}
+
+/// A part that can be sent.
+#[derive(Default)]
+struct Ready {
+    pieces: Vec<Bytes>,
+    leaves: Vec<Leaf>,
 }
 
 /// The payload digest, as far as parts have come in order.
 struct Payload {
     hasher: PayloadHasher,
     parts: u32,
-    waiting: BTreeMap<u32, Vec<([u8; 32], usize)>>,
+    waiting: BTreeMap<u32, Vec<Leaf>>,
 }
 
 #[derive(Default)]
 struct State {
     /// The lowest part that was not taken into memory yet, less one.
     taken: u32,
-    filling: BTreeMap<u32, (BytesMut, usize)>,
-    ready: VecDeque<(u32, Bytes)>,
-    spare: Vec<BytesMut>,
+    filling: BTreeMap<u32, Filling>,
+    ready: VecDeque<(u32, Ready)>,
     in_memory: usize,
     done: BTreeMap<u32, Part>,
     reused: u32,
@@ -149,17 +177,13 @@ struct State {
 impl<'a> Engine<'a> {
     fn new(mut sending: Sending<'a>) -> Self {
         let record = sending.record.take().map_or_else(OnceLock::new, OnceLock::from);
-        let (state, changed) = (Mutex::default(), Condvar::new());
+        let (state, pool, room, ready) = (Mutex::default(), Pool::default(), Condvar::new(), Condvar::new());
         let payload = Mutex::new(Payload { hasher: PayloadHasher::new(), parts: 0, waiting: BTreeMap::new() });
-        Self { sending, record, there: HashMap::new(), whole: None, payload, state, changed }
+        Self { sending, record, there: HashMap::new(), whole: None, payload, state, pool, room, ready }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'g>(&self, state: MutexGuard<'g, State>) -> MutexGuard<'g, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(&self, error: StoreError, differs: bool) {
@@ -167,7 +191,12 @@ impl<'a> Engine<'a> {
         state.differs |= differs;
         state.failed = true;
         state.failure.get_or_insert(error);
-        self.changed.notify_all();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.room.notify_all();
+        self.ready.notify_all();
     }
 
     /// Learns what the store has of the interrupted upload.
@@ -206,11 +235,17 @@ impl<'a> Engine<'a> {
         StoreError::new(operation, self.sending.store.place(self.sending.key), cause, message)
     }
 
-    /// Copies `data` into the part it belongs to; waits until that part may be in memory.
-    fn fill(&self, number: u32, at: usize, data: &[u8], size: usize) -> Result<()> {
+    /// Puts `data` into the part it belongs to; waits until that part may be in memory.
+    fn fill(&self, number: u32, at: usize, data: Bytes, size: usize) -> Result<()> {
         if u64::from(number) > MAX_PARTS {
             return Err(self.error("UploadPart", Cause::Other, "more than 10,000 parts: too large for a piped upload"));
         }
+        let (offset, _) = self.sending.plan.part(number);
+        let (end, filled) = (offset + (at + data.len()) as u64, data.len());
+        debug_assert!(at.is_multiple_of(self.sending.plan.chunk()));
+        let leaf = |c: &[u8]| (*blake3::hash(c).as_bytes(), c.len());
+        let leaves = data.chunks(self.sending.plan.chunk()).map(leaf).collect();
+        let piece = Piece { data, leaves };
         let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
@@ -223,28 +258,22 @@ impl<'a> Engine<'a> {
                 state.taken += 1;
                 state.in_memory += 1;
                 let next = state.taken;
-                let (_, len) = self.sending.plan.part(next);
-                let mut buffer = state.spare.pop().unwrap_or_default();
-                buffer.resize(usize::try_from(len).unwrap_or_default(), 0);
-                state.filling.insert(next, (buffer, 0));
+                state.filling.insert(next, Filling::default());
             } else {
-                state = self.wait(state);
+                state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let (offset, _) = self.sending.plan.part(number);
-        state.end = state.end.max(offset + (at + data.len()) as u64);
-        if let Some((buffer, filled)) = state.filling.get_mut(&number) {
-            if let Some(space) = buffer.get_mut(at..at + data.len()) {
-                space.copy_from_slice(data);
-            }
-            *filled += data.len();
-            if *filled == size
-                && let Some((buffer, _)) = state.filling.remove(&number)
+        state.end = state.end.max(end);
+        if let Some(part) = state.filling.get_mut(&number) {
+            part.pieces.insert(at, piece);
+            part.filled += filled;
+            if part.filled == size
+                && let Some(part) = state.filling.remove(&number)
             {
-                state.ready.push_back((number, buffer.freeze()));
+                state.ready.push_back((number, part.ready()));
+                self.ready.notify_one();
             }
         }
-        self.changed.notify_all();
         Ok(())
     }
 
@@ -258,15 +287,14 @@ impl<'a> Engine<'a> {
         if !complete {
             state.ready.clear();
         }
-        self.changed.notify_all();
+        self.wake_all();
     }
 
     fn last_part(state: &mut State, plan: Plan) {
-        if let Some((number, (mut buffer, filled))) = state.filling.pop_first() {
-            debug_assert_eq!(plan.part(number).0 + filled as u64, state.end);
-            buffer.truncate(filled);
-            if filled > 0 {
-                state.ready.push_back((number, buffer.freeze()));
+        if let Some((number, part)) = state.filling.pop_first() {
+            debug_assert_eq!(plan.part(number).0 + part.filled as u64, state.end);
+            if part.filled > 0 {
+                state.ready.push_back((number, part.ready()));
             }
         }
     }
@@ -275,28 +303,25 @@ impl<'a> Engine<'a> {
     fn sender(&self) {
         loop {
             let mut state = self.lock();
-            let (number, body) = loop {
+            let (number, part) = loop {
                 if state.failure.is_some() {
                     return;
                 }
                 match state.ready.pop_front() {
                     Some(part) => break part,
                     None if state.closed => return,
-                    None => state = self.wait(state),
+                    None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             drop(state);
-            match self.send(number, &body) {
+            match self.send(number, part) {
                 Ok((part, reused)) => {
-                    (self.sending.progress)(body.len() as u64);
+                    (self.sending.progress)(part.size);
                     let mut state = self.lock();
                     state.done.insert(number, part);
                     state.reused += u32::from(reused);
                     state.in_memory -= 1;
-                    if let Ok(buffer) = body.try_into_mut() {
-                        state.spare.push(buffer);
-                    }
-                    self.changed.notify_all();
+                    self.room.notify_all();
                 }
                 Err(e) => return self.fail(e, false),
             }
@@ -304,29 +329,29 @@ impl<'a> Engine<'a> {
     }
 
     /// Sends one part, or finds that the store has it.
-    fn send(&self, number: u32, body: &Bytes) -> Result<(Part, bool)> {
+    fn send(&self, number: u32, Ready { pieces, leaves }: Ready) -> Result<(Part, bool)> {
         let (offset, _) = self.sending.plan.part(number);
-        let digest = self.digest(number, body);
+        let (body, digest) = (Body::new(pieces), self.digest(number, leaves));
         if self.whole.is_some() {
-            return self.compared(number, offset, body, &digest);
+            return self.compared(number, offset, &body, &digest);
         }
         let upload = self.upload()?;
-        self.recorded(offset, body, &digest)?;
-        if let Some(part) = self.there.get(&number).filter(|p| p.size == body.len() as u64) {
-            return Ok((Part { crc: crc64(body), ..part.clone() }, true));
+        self.recorded(offset, body.len(), &digest)?;
+        if let Some(part) = self.there.get(&number).filter(|p| p.size == body.len()) {
+            return Ok((Part { crc: body.crc(), ..part.clone() }, true));
         }
-        let part = self.sending.store.send(&upload, number, offset, body.clone())?;
+        let part = self.sending.store.send(&upload, number, offset, body)?;
         self.record.get().map_or(Ok(()), |r| r.confirmed(number, &part.etag))?;
         Ok((part, false))
     }
 
     /// The payload is there as a whole: this part of it must be one that was sent.
-    fn compared(&self, number: u32, offset: u64, body: &[u8], digest: &str) -> Result<(Part, bool)> {
+    fn compared(&self, number: u32, offset: u64, body: &Body, digest: &str) -> Result<(Part, bool)> {
         if !self.record.get().is_some_and(|r| r.may_have_sent(offset)) {
             return Err(self.different());
         }
-        self.recorded(offset, body, digest)?;
-        Ok((Part { number, size: body.len() as u64, etag: String::new(), crc: 0 }, true))
+        self.recorded(offset, body.len(), digest)?;
+        Ok((Part { number, size: body.len(), etag: String::new(), crc: 0 }, true))
     }
 
     fn different(&self) -> StoreError {
@@ -337,9 +362,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The digest of a part for the record: BLAKE3 over the leaves of its chunks, which the payload digest is made of too.
-    fn digest(&self, number: u32, body: &[u8]) -> String {
-        let chunk = self.sending.plan.chunk();
-        let leaves: Vec<_> = body.chunks(chunk).map(|c| (*blake3::hash(c).as_bytes(), c.len())).collect();
+    fn digest(&self, number: u32, leaves: Vec<Leaf>) -> String {
         let mut hasher = blake3::Hasher::new();
         for (leaf, _) in &leaves {
             hasher.update(leaf);
@@ -364,9 +387,9 @@ impl<'a> Engine<'a> {
     }
 
     /// `[F-44]` `[F-45]`
-    fn recorded(&self, offset: u64, body: &[u8], digest: &str) -> Result<()> {
+    fn recorded(&self, offset: u64, len: u64, digest: &str) -> Result<()> {
         let Some(record) = self.record.get() else { return Ok(()) };
-        let same = record.about_to_send(offset, body.len() as u64, digest)?;
+        let same = record.about_to_send(offset, len, digest)?;
         if same { Ok(()) } else { Err(self.different()) }
     }
 
@@ -405,16 +428,13 @@ impl<'a> Engine<'a> {
             };
         }
         if state.upload.is_none() {
-            let body = state.filling.pop_first().map(|(_, (mut buffer, filled))| {
-                buffer.truncate(filled);
-                buffer.freeze()
-            });
+            let part = state.filling.pop_first().map(|(_, part)| part.ready());
             drop(state);
-            let body = body.unwrap_or_default();
-            let digest = self.digest(1, &body);
-            self.recorded(0, &body, &digest)?;
-            self.sending.store.put(self.sending.key, body.clone())?;
-            (self.sending.progress)(body.len() as u64);
+            let Ready { pieces, leaves } = part.unwrap_or_default();
+            let (body, digest) = (Body::new(pieces), self.digest(1, leaves));
+            self.recorded(0, body.len(), &digest)?;
+            self.sending.store.put(self.sending.key, body.joined())?;
+            (self.sending.progress)(body.len());
             return Ok(Sent { len, reused: 0, sent: 1, digest: self.payload_digest() });
         }
         let parts: Vec<_> = state.done.values().cloned().collect();
@@ -429,18 +449,36 @@ impl<'a> Engine<'a> {
     }
 }
 
+impl Filling {
+    fn ready(self) -> Ready {
+        let mut ready = Ready::default();
+        for piece in self.pieces.into_values() {
+            ready.pieces.push(piece.data);
+            ready.leaves.extend(piece.leaves);
+        }
+        ready
+    }
+}
+
 impl WriteAt for Engine<'_> {
-    fn write_all_at(&self, mut data: &[u8], mut offset: u64) -> std::io::Result<()> {
+    fn write_all_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        let mut buffer = self.pool.take();
+        buffer.extend_from_slice(data);
+        self.write_owned_at(buffer, offset).map(drop)
+    }
+
+    /// Whole chunks, except at the payload's end.
+    fn write_owned_at(&self, data: Vec<u8>, mut offset: u64) -> std::io::Result<Vec<u8>> {
+        let mut data = self.pool.lend(data);
         while !data.is_empty() {
             let number = self.sending.plan.locate(offset);
             let (start, size) = self.sending.plan.part(number);
             let (at, size) = (offset - start, usize::try_from(size).unwrap_or(usize::MAX));
             let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let (now, later) = data.split_at(data.len().min(size - at));
-            self.fill(number, at, now, size)?;
-            data = later;
+            let now = data.split_to(data.len().min(size - at));
             offset += now.len() as u64;
+            self.fill(number, at, now, size)?;
         }
-        Ok(())
+        Ok(self.pool.take())
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use vault_store::body::Body;
 use vault_store::error::Result;
 use vault_store::store::{Condition, Item, Meta, Part, Take, Upload, Whole};
 use vault_store::{Cause, Store, StoreError};
@@ -111,8 +112,8 @@ impl Store for Recording<'_> {
         self.inner.begin(key)
     }
 
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Bytes) -> Result<Part> {
-        self.note(&upload.key, offset, &body); // the network may have seen it, whatever follows
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part> {
+        self.note(&upload.key, offset, &body.joined()); // the network may have seen it, whatever follows
         self.pass()?;
         self.sent.fetch_add(1, Ordering::SeqCst);
         self.inner.send(upload, number, offset, body)

@@ -6,11 +6,12 @@ use crate::aead::TAG_LEN;
 use crate::chunk::ChunkCipher;
 use crate::error::{Error, Result, refused, require};
 use crate::geometry::{Chunking, MAX_CHUNKS, Payload};
-use crate::io::{Input, ReadAt, fill};
+use crate::io::{Input, Lent, ReadAt, fill};
 use crate::layout::{ALIGN, check_table_len};
 use crate::manifest::Table;
 use crate::seal::{BATCH, lock};
 use std::io::Read;
+use std::ops::Deref;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,13 +19,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) first_chunk: u64,
-    pub(super) sealed: Vec<u8>,
+    pub(super) sealed: Sealed,
     /// Verified plaintext: whole chunks, up to the first that did not open.
     pub(super) plain: Vec<u8>,
     /// The payload ends with this batch.
     pub(super) last: bool,
     /// How a stream ended that does not end in a short chunk.
     cut: Option<Error>,
+}
+
+/// Ciphertext in a buffer of the worker's own, or lent by the source.
+#[derive(Default)]
+pub(super) struct Sealed {
+    own: Vec<u8>,
+    lent: Option<Lent>,
+}
+
+impl Sealed {
+    /// The worker's own buffer, to be filled.
+    fn own(&mut self) -> &mut Vec<u8> {
+        self.lent = None;
+        &mut self.own
+    }
+}
+
+impl Deref for Sealed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.lent.as_deref().unwrap_or(&self.own)
+    }
 }
 
 impl Batch {
@@ -113,9 +137,14 @@ impl<'a> Source<'a> {
                 let full = self.per_batch * self.chunking.sealed() as u64;
                 let len = full.min(payload.sealed_len - start);
                 batch.last = batch.first_chunk + self.per_batch >= payload.chunks;
-                batch.sealed.resize(usize::try_from(len).unwrap_or_default(), 0);
-                let read = file.read_exact_at(&mut batch.sealed, offset + start);
-                Some((ticket, read.map_err(Error::io("read the artifact"))))
+                let (start, len) = (offset + start, usize::try_from(len).unwrap_or_default());
+                batch.sealed.lent = file.lend(start, len).filter(|lent| lent.len() == len);
+                if batch.sealed.lent.is_some() {
+                    return Some((ticket, Ok(())));
+                }
+                let own = batch.sealed.own();
+                own.resize(len, 0);
+                Some((ticket, file.read_exact_at(own, start).map_err(Error::io("read the artifact"))))
             }
             Kind::Stream(stream) => {
                 let mut stream = lock(stream);
@@ -134,31 +163,35 @@ impl<'a> Source<'a> {
     pub(super) fn read_again(&self, batch: &mut Batch) -> Result<bool> {
         let Kind::At { file, offset, .. } = &self.kind else { return Ok(false) };
         let start = offset + self.chunking.sealed_offset(batch.first_chunk);
-        if !file.forget(start, batch.sealed.len() as u64) {
+        let len = batch.sealed.len();
+        if !file.forget(start, len as u64) {
             return Ok(false);
         }
-        file.read_exact_at(&mut batch.sealed, start).map_err(Error::io("read the artifact"))?;
+        let own = batch.sealed.own();
+        own.resize(len, 0);
+        file.read_exact_at(own, start).map_err(Error::io("read the artifact"))?;
         Ok(true)
     }
 
     fn read_stream(&self, stream: &mut Stream<'_>, batch: &mut Batch) -> Result<()> {
         let full = usize::try_from(self.per_batch).unwrap_or(1) * self.chunking.sealed();
-        batch.sealed.resize(full, 0);
+        let own = batch.sealed.own();
+        own.resize(full, 0);
         let ahead = stream.ahead.len().min(full);
-        let (front, space) = batch.sealed.split_at_mut(ahead);
+        let (front, space) = own.split_at_mut(ahead);
         for (to, from) in front.iter_mut().zip(stream.ahead.drain(..ahead)) {
             *to = from;
         }
         let read = fill(stream.input, space);
         let filled = ahead + read.as_ref().copied().unwrap_or_default();
-        batch.sealed.truncate(filled);
+        own.truncate(filled);
         batch.last = filled < full;
         stream.ended = batch.last || read.is_err();
         read.map_err(Error::io("read the artifact"))?;
         let last = filled % self.chunking.sealed();
         if batch.last && last < TAG_LEN {
             // Verified chunks in front of the cut are still released.
-            batch.sealed.truncate(filled - last);
+            batch.sealed.own.truncate(filled - last);
             batch.cut = Some(refused(26, format!("the input ends without a last chunk: {last} bytes are left")));
         }
         require(batch.first_chunk + self.per_batch <= MAX_CHUNKS, 24, || "more than 2^32 chunks".into())
