@@ -17,6 +17,8 @@ pub enum Step {
     C(u8),
     /// The release log, section 6.
     L(u8),
+    /// Attested TLS, docs/ENCLAVE.md section 6.
+    T(u8),
 }
 
 impl Step {
@@ -30,6 +32,7 @@ impl Step {
             "R" => Self::R(n),
             "C" => Self::C(n),
             "L" => Self::L(n),
+            "T" => Self::T(n),
             _ => return None,
         };
         (step.to_string() == text).then_some(step)
@@ -44,6 +47,7 @@ impl fmt::Display for Step {
             Self::R(n) => ('R', n),
             Self::C(n) => ('C', n),
             Self::L(n) => ('L', n),
+            Self::T(n) => ('T', n),
         };
         write!(f, "{letter}-{n}")
     }

@@ -66,6 +66,8 @@ enum Command {
     Policy(commands::policy::Command),
     #[command(subcommand)]
     Broker(commands::broker::Command),
+    #[command(subcommand)]
+    Enclave(commands::enclave::Command),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::CompletionsArgs),
@@ -87,7 +89,12 @@ fn main() -> ExitCode {
 }
 
 fn run_guarded(command: Command, out: &mut output::Output) -> Result<(), CliError> {
-    if !matches!(command, Command::Broker(commands::broker::Command::Serve(_))) {
+    // These two have their own ways to stop.
+    let own_ways = matches!(
+        command,
+        Command::Broker(commands::broker::Command::Serve(_)) | Command::Enclave(commands::enclave::Command::Run(_))
+    );
+    if !own_ways {
         process::clean_up_on_interrupt()?;
     }
     run(command, out)
@@ -112,6 +119,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),
+        Command::Enclave(command) => commands::enclave::run(&command, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
         Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),

@@ -38,6 +38,12 @@ impl Output {
         self.bytes(text.as_bytes())
     }
 
+    /// One of many lines of a verb that goes on: a JSON object a line for scripts, or text for people.
+    pub fn event(&mut self, json: &serde_json::Value, text: &str) -> Result<(), CliError> {
+        let line = if self.json { format!("{json}\n") } else { format!("{text}\n") };
+        self.bytes(line.as_bytes())
+    }
+
     /// Bytes on stdout. A reader that went away is not an error worth words.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         let mut out = stdout().lock();

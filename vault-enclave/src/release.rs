@@ -39,8 +39,8 @@ pub struct Pinned {
 
 /// Makes evidence: the NSM in an enclave.
 pub trait Attester {
-    /// A document with this nonce and user_data, signed by the hardware.
-    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32]) -> Result<Vec<u8>, String>;
+    /// A document with this nonce, user_data and, if given, public_key (at most 1024 bytes), signed by the hardware.
+    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32], public_key: Option<&[u8]>) -> Result<Vec<u8>, String>;
 }
 
 /// Why there is no key.
@@ -197,7 +197,7 @@ impl Client {
         let public_key = key.public();
         let salt = &header.prelude().salt;
         let binding = Binding::new(&challenge.nonce, &public_key, salt, stanza);
-        let evidence = attester.attest(&challenge.nonce, binding.as_bytes()).map_err(ReleaseError::Attester)?;
+        let evidence = attester.attest(&challenge.nonce, binding.as_bytes(), None).map_err(ReleaseError::Attester)?;
         let (evidence, public_key) = (evidence.into(), public_key.into());
         let header_bytes = header.unpadded().to_vec().into();
         let request = Request { nonce: challenge.nonce, evidence, public_key, header: header_bytes, stanza: index };

@@ -42,7 +42,7 @@ impl TimeProvider for Clock {
 struct Paper(bool);
 
 impl Attester for Paper {
-    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32]) -> Result<Vec<u8>, String> {
+    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
         if self.0 { Ok([&nonce[..], user_data].concat()) } else { Err("no device".into()) }
     }
 }

@@ -145,7 +145,8 @@ fn read_bounded(path: &Path, most: usize) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
-fn read_policy(path: &Path) -> Result<Policy, CliError> {
+/// A policy file, checked.
+pub fn read_policy(path: &Path) -> Result<Policy, CliError> {
     let file = read_bounded(path, MAX_FILE)?;
     let refused = |e: vault_attest::policy::PolicyError| {
         CliError::failed(format!("{}: {e}", path.display())).by_rule(e.refusal.step).hint(e.fix)

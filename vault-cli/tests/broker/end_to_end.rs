@@ -30,7 +30,7 @@ fn enclave(rig: &Rig, artifact: &str) -> (bool, String) {
 struct Hardware(TestRoot);
 
 impl Attester for Hardware {
-    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32]) -> Result<Vec<u8>, String> {
+    fn attest(&mut self, nonce: &[u8; 32], user_data: &[u8; 32], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
         let evidence = Evidence::at(now_s()).with_nonce(nonce).with_user_data(user_data);
         Ok(evidence.sign(&self.0.chain(now_s())))
     }

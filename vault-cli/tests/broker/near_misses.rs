@@ -68,7 +68,7 @@ fn kms_condition_missing(world: &World) -> String {
 struct NoHardware;
 
 impl Attester for NoHardware {
-    fn attest(&mut self, _: &[u8; 32], _: &[u8; 32]) -> Result<Vec<u8>, String> {
+    fn attest(&mut self, _: &[u8; 32], _: &[u8; 32], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
         Err("/dev/nsm: no such file".into())
     }
 }

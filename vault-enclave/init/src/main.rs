@@ -1,1 +1,199 @@
-fn main() {}
+//! `/init` of an mvault enclave: docs/ENCLAVE.md section 3, step by step. Whatever fails is one line, and the end of the machine.
+
+mod bert;
+mod golden;
+mod journal;
+mod link;
+mod machine;
+mod nsm;
+
+use bert::Bert;
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
+use journal::Journal;
+use link::{Listener, Parent, find_parent};
+use nsm::Nsm;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use vault_attest::release::Retry;
+use vault_core::header::hex;
+use vault_enclave::attested::TlsKey;
+use vault_enclave::config::{Config, PATH};
+use vault_enclave::model::{Chosen, Sealed};
+use vault_enclave::port;
+use vault_enclave::release::{Client, ReleaseError, ReleasedKey};
+use vault_enclave::serve::{Engine, Service};
+
+/// How often a broker is asked where asking again can help.
+const ASKED: u32 = 5;
+
+fn main() {
+    let journal = Journal::new();
+    if std::process::id() != 1 {
+        journal
+            .say("this is /init of an enclave image: `mvault enclave build` makes one, `mvault enclave run` boots it");
+        std::process::exit(2);
+    }
+    let told = journal.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        // Where, not what: a panic's message may hold what it stumbled over.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        told.last(&format!("failed: panic at {place}"));
+        machine::power_off();
+    }));
+    let Err(error) = boot(&journal);
+    journal.last(&format!("failed: {error}"));
+    machine::power_off();
+}
+
+/// A step's number before what it says.
+fn at(step: &'static str) -> impl Fn(String) -> String {
+    move |error| format!("[{step}] {error}")
+}
+
+fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
+    machine::mount_all().map_err(at("E-1"))?;
+    machine::open_console();
+    let (cid, stream) = find_parent().map_err(|e| at("E-1")(e.to_string()))?;
+    journal.connect(stream);
+    journal.say(&format!("[E-1] mvault-init {}, parent is CID {cid}", env!("CARGO_PKG_VERSION")));
+
+    let mut nsm = Nsm::open().map_err(at("E-2"))?;
+    machine::add_entropy(&nsm.random().map_err(at("E-2"))?).map_err(at("E-2"))?;
+    let pcr0 = nsm.pcr0().map_err(at("E-2"))?;
+    if pcr0.iter().all(|byte| *byte == 0) {
+        return Err("[E-2] PCR0 is zero: a debug enclave, whose parent reads its console".into());
+    }
+    let clock = Arc::new(NsmClock::new(nsm.now_s().map_err(at("E-2"))?));
+    let id = nsm.module_id().map_err(at("E-2"))?;
+    journal.say(&format!("[E-2] NSM {id}, PCR0 {}…", hex(pcr0.get(..8).unwrap_or_default())));
+
+    let file = std::fs::read(PATH).map_err(|e| format!("[E-3] {PATH}: {e}"))?;
+    let config = Config::parse(&file).map_err(|e| format!("[E-3] {PATH}: {e}"))?;
+    journal.say(&format!(
+        "[E-3] model {:?} from version {}, broker {}",
+        config.model.name, config.model.minimum_version, config.broker.url
+    ));
+
+    let dial = Parent { cid, port: port::MODEL };
+    let sealed = Sealed::fetch(&dial, &config.model).map_err(|e| e.to_string())?;
+    journal.say(&format!(
+        "[E-4] artifact {}…, signed by the pinned signer",
+        hex(sealed.header().prelude().salt.get(..8).unwrap_or_default())
+    ));
+
+    let broker = Arc::new(Parent { cid, port: port::BROKER });
+    let client = Client::new(config.broker.clone(), broker, clock).map_err(|e| at("E-5")(told(&e)))?;
+    let began = Instant::now();
+    let key = request_key(journal, &client, &sealed, &mut nsm).map_err(|e| at("E-5")(told(&e)))?;
+    journal.say(&format!("[E-5] key released, decision {}, in {} ms", key.decision, began.elapsed().as_millis()));
+
+    let chosen = sealed.choose(&key).map_err(|e| e.to_string())?;
+    drop(key);
+    let statement = chosen.statement().clone();
+    journal.say(&format!("[E-6] {:?} version {}", statement.name, statement.version));
+
+    let engine: Arc<dyn Engine> = Arc::new(load(journal, &chosen, &config)?);
+    nsm.measure_model(&statement.measurement()).map_err(at("E-9"))?;
+    journal.say(&format!("[E-9] PCR16 {}…", hex(statement.pcr16().get(..8).unwrap_or_default())));
+
+    let tls = TlsKey::generate().map_err(at("E-10"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| at("E-10")(e.to_string()))?;
+    let said = journal.clone();
+    let service = Service::new(config, statement, tls, engine, Box::new(nsm), Box::new(move |line| said.say(line)));
+    runtime.block_on(async {
+        let listener = Listener::bind().map_err(|e| at("E-10")(e.to_string()))?;
+        journal.say("[E-10] ready");
+        match service.run(listener).await {}
+    })
+}
+
+/// The error with what helps.
+fn told(error: &ReleaseError) -> String {
+    format!("{error}; {}", error.hint())
+}
+
+fn request_key(
+    journal: &Journal,
+    client: &Client,
+    sealed: &Sealed<'_, '_>,
+    nsm: &mut Nsm,
+) -> Result<ReleasedKey, ReleaseError> {
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let error = match client.request_key(sealed.header(), nsm, &mut UnwrapErr(SysRng)) {
+            Ok(key) => return Ok(key),
+            Err(error) => error,
+        };
+        let wait_s = match &error {
+            ReleaseError::Connection { .. } | ReleaseError::Status { .. } => 1 << asked,
+            ReleaseError::Refused { retry: Retry::Later, wait_s, .. } => wait_s.unwrap_or(1).min(30),
+            _ => return Err(error),
+        };
+        if asked == ASKED {
+            return Err(error);
+        }
+        journal.say(&format!("[E-5] asked {asked} of {ASKED} times: {error}; again in {wait_s} s"));
+        std::thread::sleep(Duration::from_secs(wait_s));
+    }
+}
+
+/// E-7 and E-8.
+fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert, String> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (began, bytes, total) = (Instant::now(), AtomicU64::new(0), chosen.sealed_len());
+    let progress = |n: u64| {
+        let before = bytes.fetch_add(n, Ordering::Relaxed);
+        let tenth = |n: u64| n * 10 / total.max(1);
+        if tenth(before) != tenth(before + n) {
+            journal.say(&format!("[E-7] {} of {} MB", (before + n) / 1_000_000, total / 1_000_000));
+        }
+    };
+    let weights = chosen.load(threads, &progress).map_err(|e| e.to_string())?;
+    let took = began.elapsed().as_secs_f64();
+    let entries: u64 = chosen.manifest().entries.iter().map(|entry| entry.size).sum();
+    let (tensors, files) = weights.finish();
+    let bert = Bert::new(tensors, &files, config.serve.max_tokens).map_err(at("E-8"))?;
+    let megabytes = |n: u64| n as f64 / 1e6;
+    journal.say(&format!(
+        "[E-7] loaded {:.1} MB in {took:.2} s, {:.0} MB/s, {threads} threads; peak memory {:.1} MB, of {:.1} MB allowed",
+        megabytes(entries),
+        megabytes(total) / took,
+        megabytes(machine::peak_memory()),
+        megabytes(entries) * 1.05 + 67.1,
+    ));
+    match &config.model.golden {
+        None => journal.say("[E-8] no golden set"),
+        Some(path) => {
+            let file = files.iter().find(|(name, _)| name == path);
+            let (_, file) = file.ok_or_else(|| format!("[E-8] the model has no {path}"))?;
+            let (count, distance) = golden::run(&bert, file).map_err(at("E-8"))?;
+            journal.say(&format!("[E-8] golden set: {count} right, largest difference {distance:.1e}"));
+        }
+    }
+    Ok(bert)
+}
+
+/// The hypervisor's time at boot, carried on by the machine's counter.
+#[derive(Debug)]
+struct NsmClock {
+    at_boot_s: u64,
+    boot: Instant,
+}
+
+impl NsmClock {
+    fn new(now_s: u64) -> Self {
+        Self { at_boot_s: now_s, boot: Instant::now() }
+    }
+}
+
+impl TimeProvider for NsmClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.at_boot_s) + self.boot.elapsed()))
+    }
+}

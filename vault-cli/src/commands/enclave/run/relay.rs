@@ -1,0 +1,234 @@
+//! The parent's ports: docs/ENCLAVE.md section 4. Bounded in connections; forwards to the addresses of the command line and to no other.
+
+use super::Args;
+use super::qemu::Machine;
+use crate::error::{CliError, io};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::{Scope, sleep};
+use std::time::Duration;
+use vault_core::io::ReadAt;
+use vault_enclave::fetch::{MAX_WRITE, answer};
+use vault_enclave::port;
+
+/// Connections at once, of each port.
+const MOST: usize = 64;
+/// Longest line of the journal, in bytes.
+const MAX_LINE: u64 = 4096;
+/// How long a TCP connection may take to open.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// What happens around an enclave.
+pub enum Event {
+    /// A line of its journal.
+    Line(String),
+    /// A line of its console.
+    Console(String),
+    /// Something the operator of the relay should know.
+    Relay(String),
+    /// The machine ended.
+    Ended(String),
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Header, and where the payload is.
+type Model<'a> = (&'a [u8], &'a dyn ReadAt, u64, u64);
+
+/// The ports, open.
+pub struct Relay {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    stopped: Arc<AtomicBool>,
+    wake: Vec<Wake>,
+}
+
+enum Wake {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// A payload that starts somewhere in a file.
+struct From<'a>(&'a dyn ReadAt, u64);
+
+impl ReadAt for From<'_> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buf, self.1.saturating_add(offset))
+    }
+}
+
+impl Relay {
+    /// Opens all ports, before the enclave looks for them.
+    pub fn start<'s, 'e: 's>(
+        scope: &'s Scope<'s, 'e>,
+        machine: &Machine,
+        args: &'e Args,
+        model: Model<'e>,
+        events: Sender<Event>,
+    ) -> Result<Self, CliError> {
+        let uds = machine.uds();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let mut wake = Vec::new();
+        let mut listen = |port: u32| {
+            let path = PathBuf::from(format!("{}_{port}", uds.display()));
+            let listener = UnixListener::bind(&path).map_err(io(path.display()))?;
+            wake.push(Wake::Unix(path));
+            Ok::<_, CliError>(listener)
+        };
+        let (journal, models, brokers) = (listen(port::JOURNAL)?, listen(port::MODEL)?, listen(port::BROKER)?);
+        let clients = TcpListener::bind(args.listen)
+            .map_err(|e| io(args.listen)(e).hint("something else listens there; --listen takes another address"))?;
+        let address = clients.local_addr().map_err(io(args.listen))?;
+        wake.push(Wake::Tcp(address));
+
+        let said = events.clone();
+        serve(scope, &stopped, move || Ok(journal.accept()?.0), move |stream| read_journal(stream, &said));
+        let told = events.clone();
+        serve(
+            scope,
+            &stopped,
+            move || Ok(models.accept()?.0),
+            move |mut stream| {
+                let (header, file, offset, len) = model;
+                if let Err(e) = answer(&mut stream, header, &From(file, offset), len) {
+                    let cut = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+                    if !cut.contains(&e.kind()) {
+                        let _ = told.send(Event::Relay(format!("the model: {e}")));
+                    }
+                }
+            },
+        );
+        let told = events;
+        serve(
+            scope,
+            &stopped,
+            move || Ok(brokers.accept()?.0),
+            move |stream| match dial(&args.broker) {
+                Ok(tcp) => forward(stream, tcp),
+                Err(e) => drop(told.send(Event::Relay(format!("broker {}: {e}", args.broker)))),
+            },
+        );
+        serve(
+            scope,
+            &stopped,
+            move || Ok(clients.accept()?.0),
+            move |tcp| {
+                if let Ok(guest) = connect(&uds, port::SERVE) {
+                    forward(guest, tcp); // before the enclave is ready there is nobody: the client sees a closed connection
+                }
+            },
+        );
+        Ok(Self { address, stopped, wake })
+    }
+
+    /// Closes the ports; connections end with the machine.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        for wake in &self.wake {
+            let _ = match wake {
+                Wake::Unix(path) => UnixStream::connect(path).map(drop),
+                Wake::Tcp(address) => TcpStream::connect_timeout(address, OPENING).map(drop),
+            };
+        }
+    }
+}
+
+/// Accepts until it is stopped, a thread for each connection.
+fn serve<'s, S: Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    stopped: &Arc<AtomicBool>,
+    accept: impl Fn() -> std::io::Result<S> + Send + 's,
+    work: impl Fn(S) + Send + Sync + 's,
+) {
+    let (stopped, work, open) = (Arc::clone(stopped), Arc::new(work), Arc::new(AtomicUsize::new(0)));
+    scope.spawn(move || {
+        loop {
+            let stream = accept();
+            if stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(stream) = stream else {
+                sleep(Duration::from_millis(50)); // out of descriptors: some will be given back
+                continue;
+            };
+            if open.fetch_add(1, Ordering::SeqCst) >= MOST {
+                open.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            let (work, open) = (Arc::clone(&work), Arc::clone(&open));
+            scope.spawn(move || {
+                work(stream);
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+}
+
+fn read_journal(stream: UnixStream, events: &Sender<Event>) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+        let text = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
+        if events.send(Event::Line(text)).is_err() {
+            return;
+        }
+    }
+}
+
+fn dial(address: &str) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, OPENING) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A connection to a port of the guest, through the vsock device.
+fn connect(uds: &Path, port: u32) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(uds)?;
+    stream.set_read_timeout(Some(OPENING))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while said.last() != Some(&b'\n') && said.len() < 32 {
+        stream.read_exact(&mut byte)?;
+        said.extend(byte);
+    }
+    stream.set_read_timeout(None)?;
+    if said.starts_with(b"OK ") { Ok(stream) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+}
+
+/// Carries bytes both ways until both ends are done.
+fn forward(guest: UnixStream, tcp: TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    let (Ok(guest_too), Ok(tcp_too)) = (guest.try_clone(), tcp.try_clone()) else { return };
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            copy(&guest_too, &tcp_too);
+            let _ = tcp_too.shutdown(Shutdown::Both); // the guest is done, or gone: whoever is at the other end shall not wait
+        });
+        copy(&tcp, &guest);
+        let _ = guest.shutdown(Shutdown::Write);
+    });
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = [0; MAX_WRITE];
+    while let Ok(n) = from.read(&mut buffer) {
+        let sent = buffer.get(..n).is_some_and(|data| to.write_all(data).is_ok());
+        if n == 0 || !sent {
+            return;
+        }
+    }
+}

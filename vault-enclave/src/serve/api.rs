@@ -1,0 +1,273 @@
+//! The routes: docs/ENCLAVE.md section 6.
+
+use super::{Embedded, EngineError, Service};
+use crate::attested::AttestationAnswer;
+use crate::model::tls_binding;
+use crate::watch::{Limit, Sign};
+use base64ct::{Base64, Encoding};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use vault_attest::policy::parse_id;
+
+type Answer = Response<Full<Bytes>>;
+
+/// How much longer an answer takes to a client that looks like an extractor.
+const SLOWER: Duration = Duration::from_secs(1);
+/// The client's name where the configuration names none.
+const ANYONE: &str = "anyone";
+
+/// `POST /v1/embeddings`, in OpenAI's form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingsRequest {
+    /// One text or several.
+    pub input: Input,
+    /// Ignored unless it names another model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Only `float`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+}
+
+/// One text or several.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Input {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Input {
+    fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// Why a request is not answered.
+struct Refused {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    wait_s: Option<u64>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), wait_s: None }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Answer {
+    let began = Instant::now();
+    let route = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/v1/attestation") => "attestation",
+        (&Method::POST, "/v1/embeddings") => "embeddings",
+        (&Method::GET, "/v1/models") => "models",
+        (&Method::GET, "/health") => "health",
+        (&Method::GET, "/metrics") => "metrics",
+        _ => "other",
+    };
+    let answered = match route {
+        "attestation" => attestation(&service, request.uri().query().unwrap_or_default()).await,
+        "embeddings" => embeddings(&service, request).await,
+        "models" => Ok(json(StatusCode::OK, &models(&service))),
+        "health" => Ok(text("ready\n")),
+        "metrics" => Ok(text(&service.metrics.text())),
+        _ => {
+            Err(Refused::new(StatusCode::NOT_FOUND, "not_found", "GET /v1/attestation first, then POST /v1/embeddings"))
+        }
+    };
+    let answer = answered.unwrap_or_else(|refused| refusal(&refused));
+    service.metrics.request(route, answer.status().as_u16(), began.elapsed());
+    answer
+}
+
+/// `[T-1]` to `[T-5]`: a document for this connection's key and the client's nonce. Before any limit of a client: who asks it is
+/// not known yet.
+async fn attestation(service: &Arc<Service>, query: &str) -> Result<Answer, Refused> {
+    let nonce = query.strip_prefix("nonce=").and_then(parse_id);
+    let nonce = nonce.ok_or_else(|| bad("expected ?nonce= and 64 hex digits"))?;
+    let permit = Arc::clone(&service.work).acquire_owned().await;
+    let service = Arc::clone(service);
+    let made = spawn_blocking(move || {
+        let _permit = permit;
+        let key = service.key.public_key();
+        let mut attester = service.attester.lock().unwrap_or_else(PoisonError::into_inner);
+        let document = attester.attest(&nonce, &tls_binding(&nonce, key), Some(key))?;
+        Ok::<_, String>(AttestationAnswer { document: Base64::encode_string(&document), model: service.model.text() })
+    });
+    let made = made.await.map_err(|_| internal("no evidence"))?;
+    Ok(json(StatusCode::OK, &made.map_err(internal)?))
+}
+
+async fn embeddings(service: &Arc<Service>, request: Request<Incoming>) -> Result<Answer, Refused> {
+    let client = client(service, request.headers())?;
+    service.clients.admit(&client, Instant::now()).map_err(|(limit, wait_s)| {
+        service.metrics.limited(limit);
+        limited(limit, wait_s)
+    })?;
+    let patience = Duration::from_secs(service.config.serve.request_timeout_s);
+    let slow = || Refused::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long");
+    timeout(patience, embed(service, client, request)).await.map_err(|_| slow())?
+}
+
+async fn embed(service: &Arc<Service>, client: String, request: Request<Incoming>) -> Result<Answer, Refused> {
+    let limits = &service.config.serve;
+    let body = Limited::new(request.into_body(), limits.max_request_bytes).collect().await.map_err(|e| {
+        if e.is::<LengthLimitError>() {
+            let message = format!("at most {} bytes", limits.max_request_bytes);
+            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        } else {
+            bad("the body broke off")
+        }
+    })?;
+    // The message of serde_json would repeat what was sent.
+    let not = || bad("expected {\"input\": \"TEXT\"} or {\"input\": [\"TEXT\", …]}");
+    let request: EmbeddingsRequest = serde_json::from_slice(&body.to_bytes()).map_err(|_| not())?;
+    if request.encoding_format.as_deref().is_some_and(|format| format != "float") {
+        return Err(bad("encoding_format: only float"));
+    }
+    if request.model.as_ref().is_some_and(|model| *model != service.model.name) {
+        return Err(Refused::new(StatusCode::NOT_FOUND, "not_found", "this enclave has another model"));
+    }
+    let count = request.input.texts().len();
+    if !(1..=limits.max_texts).contains(&count) {
+        return Err(bad(format!("{count} texts; expected 1 to {}", limits.max_texts)));
+    }
+    let permit = Arc::clone(&service.work).acquire_owned().await;
+    let working = Arc::clone(service);
+    let work = spawn_blocking(move || {
+        let _permit = permit;
+        let texts = request.input.texts();
+        let embedded = working.engine.embed(&texts)?;
+        let Embedded { vectors, tokens } = &embedded;
+        let sign = working.clients.answered(&client, Instant::now(), &texts, vectors, *tokens);
+        Ok::<_, EngineError>((embedded, sign, client))
+    });
+    let done = work.await.map_err(|_| internal("the engine failed"))?;
+    let (Embedded { vectors, tokens }, sign, client) = done.map_err(|e| internal(e.0))?;
+    match sign {
+        Sign::Quiet => {}
+        Sign::Warn(score) => {
+            (service.journal)(&format!("watch: queries of {client} look like extraction, score {score:.0}"))
+        }
+        Sign::Slow => sleep(SLOWER).await,
+    }
+    service.metrics.embedded(vectors.len(), tokens);
+    let data: Vec<_> = vectors.into_iter().enumerate().map(|(index, v)| Embedding::new(index, v)).collect();
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let answer = Embeddings { object: "list", data, model: service.model.name.clone(), usage };
+    let answer = json(StatusCode::OK, &answer);
+    let size = hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(u64::MAX);
+    if size > limits.max_answer_bytes as u64 {
+        let message = format!("the answer has {size} bytes; at most {}: ask for fewer texts", limits.max_answer_bytes);
+        return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message));
+    }
+    Ok(answer)
+}
+
+#[derive(Serialize)]
+struct Embeddings {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Vec<f32>,
+}
+
+impl Embedding {
+    fn new(index: usize, embedding: Vec<f32>) -> Self {
+        Self { object: "embedding", index, embedding }
+    }
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+fn models(service: &Service) -> serde_json::Value {
+    let model = &service.model;
+    serde_json::json!({ "object": "list", "data": [{ "id": model.name, "object": "model", "version": model.version }] })
+}
+
+/// Who asks: by the token, where the configuration has clients.
+fn client(service: &Service, headers: &HeaderMap) -> Result<String, Refused> {
+    if service.config.clients.is_empty() {
+        return Ok(ANYONE.into());
+    }
+    let token = headers.get(AUTHORIZATION).and_then(|h| h.as_bytes().strip_prefix(b"Bearer "));
+    let hash: Option<[u8; 32]> = token.map(|token| Sha256::digest(token).into());
+    let is = |client: &&crate::config::Client| hash.is_some_and(|hash| hash.ct_eq(&client.token_sha256).into());
+    let found = service.config.clients.iter().find(is).map(|client| client.name.clone());
+    found.ok_or_else(|| Refused::new(StatusCode::UNAUTHORIZED, "unauthorized", "expected Authorization: Bearer TOKEN"))
+}
+
+fn limited(limit: Limit, wait_s: u64) -> Refused {
+    let message = match limit {
+        Limit::Requests => "too many requests in a minute",
+        Limit::Tokens => "too many tokens in a day",
+        Limit::Extraction => "too many different inputs in a day: it looks like model extraction",
+    };
+    let refused = Refused::new(StatusCode::TOO_MANY_REQUESTS, "limited", message);
+    Refused { wait_s: Some(wait_s), ..refused }
+}
+
+fn bad(message: impl Into<String>) -> Refused {
+    Refused::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+}
+
+fn internal(message: impl Into<String>) -> Refused {
+    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+}
+
+fn refusal(refused: &Refused) -> Answer {
+    let Refused { status, kind, message, wait_s } = refused;
+    let body = serde_json::json!({ "error": { "message": message, "type": kind, "code": status.as_u16() } });
+    let mut answer = json(*status, &body);
+    if let Some(wait) = wait_s {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*wait));
+    }
+    answer
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(value).unwrap_or_default(); // texts and finite numbers only
+    with_type(status, "application/json", body)
+}
+
+fn text(words: &str) -> Answer {
+    with_type(StatusCode::OK, "text/plain; charset=utf-8", words.into())
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
