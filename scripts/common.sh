@@ -75,6 +75,13 @@ emulator_dir() {
     printf '%s/emulator-%s\n' "$CACHE" "$key"
 }
 
+# The folder of mvault-eif, keyed by all that goes into it.
+eif_dir() {
+    local key
+    key=$(cd "$REPO/vault-enclave/eif" && cat Cargo.toml Cargo.lock src/* | sha256sum | cut -c1-12)
+    printf '%s/eif-%s\n' "$CACHE" "$key"
+}
+
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.
 tool_version() {
     case $1 in

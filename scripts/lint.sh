@@ -13,6 +13,7 @@ fi
 
 cargo fmt --all --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
+cargo fmt --manifest-path vault-enclave/eif/Cargo.toml --check
 cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 # Advisories need a network that CI's machine does not have: `make audit`.
 cargo deny --log-level error check bans licenses sources

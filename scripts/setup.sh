@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -17,6 +17,7 @@ main() {
             localstack) setup_localstack ;;
             postgres) setup_postgres ;;
             emulator) setup_emulator ;;
+            eif) setup_eif ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -80,6 +81,24 @@ setup_emulator() {
     debian_python
     venv "$(emulator_venv_dir)" python3 emulator.txt "build tools of the emulator" --only-binary :all:
     "$REPO/scripts/emulator.sh" >/dev/null
+}
+
+# mvault-eif, which writes enclave images. A package of its own, with OpenSSL: built apart from the product.
+setup_eif() {
+    local dir
+    dir=$(eif_dir)
+    [[ -x $dir/mvault-eif ]] && return
+    setup_build
+    debian pkg-config:pkg-config
+    debian_files /usr/include/openssl/ssl.h:libssl-dev
+    say "setup: mvault-eif (once, about 4 minutes)"
+    rm -rf "$dir.new"
+    mkdir -p "$dir.new"
+    CARGO_TARGET_DIR=$dir.new/target quietly \
+        cargo build --quiet --release --locked --manifest-path "$REPO/vault-enclave/eif/Cargo.toml"
+    mv "$dir.new/target/release/mvault-eif" "$dir.new/"
+    rm -rf "$dir.new/target" "$dir"
+    mv "$dir.new" "$dir"
 }
 
 debian_python() {

@@ -1,11 +1,13 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
 //! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
-//! DIR/key_policy, and DIR/evidence from the forge and from genuine documents.
+//! DIR/key_policy, DIR/eif, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
+use mvault_tests::evidence::{NOW_S, TestRoot};
 use mvault_tests::forge::Parts;
 use mvault_tests::forge::content::Content;
+use mvault_tests::forge::eif::{Eif, METADATA, RAMDISK};
 use mvault_tests::forge::kms::Answer;
 use mvault_tests::fuzz::evidence::EvidenceBase;
 use mvault_tests::rng;
@@ -74,6 +76,11 @@ fn main() {
     }
     write("payload", Some(1), &[]);
     write("payload", Some(0), &[0; 4128]);
+    let plain = Eif::default();
+    let old = Eif { version: 3, sections: plain.sections.iter().filter(|s| s.0 != METADATA).cloned().collect() };
+    for eif in [plain.clone(), plain.signed(&TestRoot::new().chain(NOW_S)), old.with(RAMDISK, b"third")] {
+        write("eif", None, &eif.bytes());
+    }
     for (how, message) in messages() {
         write("release", Some(how), &message);
     }

@@ -4,6 +4,7 @@
 
 pub mod cbor;
 pub mod content;
+pub mod eif;
 pub mod kms;
 
 use crate::rng;

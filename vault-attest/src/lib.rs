@@ -3,6 +3,7 @@
 //! Pure: no network, clock or environment. Time, roots, nonces and randomness are arguments.
 //! Code cites the steps it implements (`[V-7]`), and a refusal names the one that failed.
 
+pub mod eif;
 pub mod evidence;
 pub mod key_policy;
 pub mod kms;

@@ -6,15 +6,17 @@
 mod certificate;
 mod chain;
 mod document;
-mod envelope;
+pub(crate) mod envelope;
 mod outline;
-mod reader;
+pub(crate) mod reader;
 
 pub use outline::{CertificateContent, CertificateOutline, UnverifiedOutline, unverified_outline};
 
 use crate::evidence::{Pcr, Platform, VerifiedEvidence};
 use crate::step::{Refusal, Step};
+use certificate::Certificate;
 use document::Document;
+use envelope::Envelope;
 use sha2::{Digest, Sha256};
 pub(crate) use vault_core::header::hex;
 
@@ -77,7 +79,7 @@ pub fn verify(document: &[u8], roots: &Roots, mode: Mode) -> Result<VerifiedEvid
     let root = root_of(&found, roots)?; // V-14
     chain::check(&certificates, time_s(&found, mode))?; // V-15 to V-20
     chain::check_signatures(&certificates)?; // V-21
-    envelope.check_signature(certificates.last())?; // V-22
+    check_signature(&envelope, certificates.last())?; // V-22
     refuse_debug(&found.pcrs)?; // V-23
     let window = chain::window(&certificates);
     Ok(VerifiedEvidence {
@@ -101,6 +103,14 @@ fn time_s(document: &Document<'_>, mode: Mode) -> u64 {
         Mode::Live { now_s } => now_s,
         Mode::Archived => document.timestamp_ms / 1000,
     }
+}
+
+/// `[V-22]`
+fn check_signature(envelope: &Envelope<'_>, leaf: Option<&Certificate<'_>>) -> Result<(), Refusal> {
+    if leaf.is_some_and(|leaf| envelope.is_signed_by(&leaf.point)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Step::V(22), "the document's signature", "the leaf key's", "not made by that key"))
 }
 
 /// `[V-14]`

@@ -1,6 +1,7 @@
 //! One X.509 certificate of a chain `[V-13]`: strict DER, P-384 and ecdsa-with-SHA384 only. Parsing is x509-cert's.
 
 use super::document::Document;
+use super::envelope::POINT_LEN;
 use crate::step::{Refusal, Step};
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Encode, Reader, SliceReader};
@@ -13,8 +14,6 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-/// Bytes of an uncompressed P-384 point.
-const POINT_LEN: usize = 97;
 
 /// A well-formed certificate; whom it comes from is for `chain`.
 pub(super) struct Certificate<'a> {

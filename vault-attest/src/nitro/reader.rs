@@ -6,7 +6,7 @@ use minicbor::data::Type;
 
 /// Reads one item after another and refuses what is not what was asked for: as one step what is no CBOR of the form
 /// wanted, as another what is of the wrong type.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     decoder: Decoder<'a>,
     form: Step,
     kinds: Step,
