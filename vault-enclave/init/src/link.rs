@@ -56,7 +56,7 @@ impl Dial for Parent {
 
 /// A stream whose writes are short.
 #[derive(Debug)]
-struct Short<S>(S);
+pub struct Short<S>(S);
 
 fn short(data: &[u8]) -> &[u8] {
     data.get(..data.len().min(MAX_WRITE)).unwrap_or(data)
@@ -108,7 +108,6 @@ impl Listener {
     }
 }
 
-#[expect(private_interfaces)] // nobody needs the name of the stream's type
 impl Accept for Listener {
     type Stream = Short<tokio_vsock::VsockStream>;
 

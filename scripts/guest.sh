@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds what runs inside an enclave, static and stripped, and prints its path: target/guest/mvault-init. The same sources give
+# the same bytes in any folder: paths are taken out.
+
+source "$(dirname "$0")/common.sh"
+
+"$REPO/scripts/setup.sh" build
+cd "$REPO"
+folder=$(target_dir)/guest
+triple=$(rustc -vV | sed -n 's/^host: //p')
+home=${CARGO_HOME:-$HOME/.cargo}
+RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$REPO=/mvault --remap-path-prefix=$home=/cargo" \
+    cargo build --quiet --release -p mvault-init --target "$triple" --target-dir "$folder" >&2
+strip -o "$folder/mvault-init.new" "$folder/$triple/release/mvault-init"
+mv "$folder/mvault-init.new" "$folder/mvault-init"
+printf '%s\n' "$folder/mvault-init"
