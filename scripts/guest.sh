@@ -11,6 +11,8 @@ triple=$(rustc -vV | sed -n 's/^host: //p')
 home=${CARGO_HOME:-$HOME/.cargo}
 RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$REPO=/mvault --remap-path-prefix=$home=/cargo" \
     cargo build --quiet --release -p mvault-init --target "$triple" --target-dir "$folder" >&2
-strip -o "$folder/mvault-init.new" "$folder/$triple/release/mvault-init"
-mv "$folder/mvault-init.new" "$folder/mvault-init"
+for name in mvault-init mvault-probe; do
+    strip -o "$folder/$name.new" "$folder/$triple/release/$name"
+    mv "$folder/$name.new" "$folder/$name"
+done
 printf '%s\n' "$folder/mvault-init"

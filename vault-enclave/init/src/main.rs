@@ -145,7 +145,8 @@ fn request_key(
 
 /// E-7 and E-8.
 fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert, String> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // More than processors: while one waits for its bytes another opens what it has.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let (began, bytes, total) = (Instant::now(), AtomicU64::new(0), chosen.sealed_len());
     let progress = |n: u64| {
         let before = bytes.fetch_add(n, Ordering::Relaxed);
