@@ -66,6 +66,8 @@ enum Command {
     Policy(commands::policy::Command),
     #[command(subcommand)]
     Broker(commands::broker::Command),
+    #[command(subcommand)]
+    Enclave(commands::enclave::Command),
     Iam(commands::iam::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::CompletionsArgs),
@@ -112,6 +114,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),
+        Command::Enclave(command) => commands::enclave::run(&command, out),
         Command::Iam(args) => commands::iam::run(&args, out),
         Command::Bench(args) => commands::bench::run(&args, out),
         Command::Completions(args) => commands::completions::completions(&args, Cli::command(), out),
