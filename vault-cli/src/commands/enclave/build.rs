@@ -1,7 +1,7 @@
 //! `mvault enclave build`: kernel, init, configuration and application in, a measured image out, the same bytes for the same
 //! input.
 
-use super::ramdisk::{Ramdisk, read_file};
+use super::ramdisk::{Ramdisk, read_member, read_named};
 use super::{contents, lines, measurements, tool};
 use crate::error::{CliError, io};
 use crate::files::{exists, folder_of, place};
@@ -98,14 +98,16 @@ fn boot(args: &Args) -> Result<Ramdisk, CliError> {
         CliError::failed("mvault-init, which becomes /init, is not there")
             .hint("`scripts/guest.sh` builds it; --init FILE takes another")
     })?;
-    let init = read_file(&path)?;
+    let init = read_named(&path)?;
     if let Some(why) = contents::not_static(&init) {
         return Err(CliError::failed(format!("{}: {why}", path.display()))
             .hint("/init is all there is in the image: a static program, as `scripts/guest.sh` builds it"));
     }
     contents::no_secret(&path.display().to_string(), &init)?;
     let mut ramdisk = Ramdisk::default();
-    ["dev", "proc", "run", "sys", "tmp"].iter().for_each(|name| ramdisk.folder(name));
+    for name in ["dev", "proc", "run", "sys", "tmp"] {
+        ramdisk.folder(name);
+    }
     ramdisk.program("init", init);
     Ok(ramdisk)
 }
@@ -116,7 +118,7 @@ fn app(args: &Args) -> Result<Ramdisk, CliError> {
     ramdisk.folder("etc");
     ramdisk.folder("etc/mvault");
     if let Some(path) = &args.config {
-        let config = read_file(path)?;
+        let config = read_named(path)?;
         if config.len() > MAX_CONFIG {
             return Err(CliError::failed(format!("{}: over {MAX_CONFIG} bytes", path.display())));
         }
@@ -147,7 +149,7 @@ fn command_file(text: &str, ramdisk: &Ramdisk) -> Result<String, CliError> {
         return Err(wrong(format!("no program /app/… of --add: {program:?}"))
             .hint("give its path in the image, such as /app/server; the file must be executable"));
     };
-    let loader = contents::Program::read(&read_file(file)?).and_then(|program| program.loader);
+    let loader = contents::Program::read(&read_member(file)?).and_then(|program| program.loader);
     if let Some(loader) = loader.filter(|loader| !ramdisk.has(loader.trim_start_matches('/'))) {
         return Err(CliError::failed(format!("{program}: it needs the loader {loader}, which is not in the image"))
             .hint("link it statically: an image has no system libraries"));

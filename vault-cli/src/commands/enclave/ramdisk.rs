@@ -101,7 +101,7 @@ impl Ramdisk {
             let (read, bytes, mode) = match node {
                 Node::Folder => (None, &[][..], (0o755, ModeFileType::Directory)),
                 Node::Bytes(bytes, access) => (None, &bytes[..], (access.mode(), ModeFileType::Regular)),
-                Node::File(file, access) => (Some(read_file(file)?), &[][..], (access.mode(), ModeFileType::Regular)),
+                Node::File(file, access) => (Some(read_member(file)?), &[][..], (access.mode(), ModeFileType::Regular)),
             };
             let bytes = read.as_deref().unwrap_or(bytes);
             if let Node::File(file, _) = node {
@@ -137,9 +137,18 @@ fn name(path: &Path) -> Result<&str, CliError> {
     })
 }
 
-/// A regular file, not through a link that appeared meanwhile.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+/// A regular file that was named on the command line.
+pub fn read_named(path: &Path) -> Result<Vec<u8>, CliError> {
+    read(path, OFlags::empty())
+}
+
+/// A regular file of a folder, not through a link that appeared meanwhile.
+pub fn read_member(path: &Path) -> Result<Vec<u8>, CliError> {
+    read(path, OFlags::NOFOLLOW)
+}
+
+fn read(path: &Path, more: OFlags) -> Result<Vec<u8>, CliError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | more;
     let file = openat(CWD, path, flags, Mode::empty()).map(File::from);
     let file = file.map_err(|e| io(path.display())(e.into()))?;
     if !file.metadata().map_err(io(path.display()))?.is_file() {
