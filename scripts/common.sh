@@ -95,7 +95,7 @@ tool_dir() { printf '%s/tools/%s-%s\n' "$CACHE" "$1" "$(tool_version "$1")"; }
 
 # Builds programs and examples with the features that `make test` has too: one set, so that nothing, and least of all
 # the AWS SDK, is built twice.
-build_workspace() { (cd "$REPO" && cargo build --quiet --release --workspace --exclude mvault-bench --bins --examples); }
+build_workspace() { (cd "$REPO" && cargo build --quiet --release --workspace --exclude mvault-bench --exclude mvault-init --bins --examples); }
 
 # Where cargo puts what it builds for the workspace.
 target_dir() {

@@ -22,7 +22,7 @@ cd "$REPO"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --release --workspace --exclude mvault-bench --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --release --workspace --exclude mvault-bench --exclude mvault-init --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 awk '/^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) passed += $(i - 1)
                                                    if ($i ~ /^failed/) failed += $(i - 1)

@@ -11,7 +11,7 @@ mod write;
 
 pub use document::{Document, DocumentError};
 pub use lint::{Finding, Severity, lint};
-pub use write::{Access, AccessError, Arn};
+pub use write::{Access, AccessError, Arn, release_conditions};
 
 /// Largest key policy that KMS takes, in bytes.
 pub const MAX_KEY_POLICY: usize = 32_768;

@@ -23,7 +23,9 @@ pub fn fix(refusal: &Refusal) -> String {
             "the model is sealed for no broker: `mvault recipients add -r LINE/POLICY` with the line of `mvault broker recipient`"
         }
         Step::R(n) => protocol(n),
-        Step::T(3) => "another machine ends this TLS connection, and shows an enclave's evidence: nothing was sent to it",
+        Step::T(3) => {
+            "another machine ends this TLS connection, and shows an enclave's evidence: nothing was sent to it"
+        }
         Step::T(5) => "the enclave loaded another model than it says, or none: nothing was sent to it",
         Step::T(_) => "what answers is no enclave of mvault, or of another version; see docs/ENCLAVE.md section 6",
         Step::C(_) | Step::L(_) => "see docs/KEY_RELEASE.md",

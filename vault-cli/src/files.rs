@@ -253,6 +253,13 @@ impl Drop for NewFolder {
     }
 }
 
+/// Syncs a finished file and gives it its name; without `force` never another's.
+pub fn place(file: &Path, path: &Path, force: bool) -> Result<(), CliError> {
+    File::open(file).and_then(|f| f.sync_all()).map_err(io(file.display()))?;
+    rename(file, path, force).map_err(io(path.display()))?;
+    sync_folder(path)
+}
+
 /// The error for a name that is taken.
 pub fn exists(path: &Path) -> CliError {
     CliError::failed(format!("{}: already exists", path.display()))

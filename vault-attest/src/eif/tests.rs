@@ -54,7 +54,7 @@ fn images_of_the_maintained_crate_measure_as_it_says() {
 
 #[test]
 fn forged_images_measure_as_the_scheme_says() {
-    let three = Eif::default().with(RAMDISK, &[7; 200_000]);
+    let three = Eif::default().with(RAMDISK, &vec![7; 200_000]);
     let old = Eif { version: 3, ..Eif::default() };
     let old = Eif { sections: old.sections.into_iter().filter(|s| s.0 != METADATA).collect(), ..old };
     for eif in [Eif::default(), three, old] {
@@ -154,7 +154,7 @@ fn sections_that_are_kept_are_bounded() {
     let mut eif = Eif::default();
     eif.sections[1].1 = vec![b' '; 4097];
     refused(&eif.bytes(), "section 1, the command line, has 4097 bytes; 4096 at most");
-    refused(&Eif::default().with(SIGNATURE, &[0; 65_537]).bytes(), "the signature, has 65537 bytes; 65536 at most");
+    refused(&Eif::default().with(SIGNATURE, &vec![0; 65_537]).bytes(), "the signature, has 65537 bytes; 65536 at most");
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! PCRs in one statement would let the kernel of one release go with the application of another.
 
 use super::{IMAGE_SHA384, MAX_KEY_POLICY};
+use crate::evidence::Pcr;
 use crate::nitro::hex;
 use crate::policy::{Policy, Release};
 use crate::time::rfc3339;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// An IAM role or user: `arn:PARTITION:iam::ACCOUNT:role/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,10 +176,9 @@ impl Access {
     }
 
     fn release(&self, n: usize, release: &Release, artifacts: &[String]) -> Value {
-        let pcrs = release.pcrs.iter().map(|(i, pcr)| (format!("kms:RecipientAttestation:PCR{i}"), json!(hex(pcr))));
         let mut conditions = context(artifacts);
-        if let Some(map) = conditions.as_object_mut() {
-            map.insert("StringEqualsIgnoreCase".into(), Value::Object(pcrs.collect()));
+        if let (Some(map), Value::Object(measured)) = (conditions.as_object_mut(), release_conditions(&release.pcrs)) {
+            map.extend(measured);
             let times = [("DateGreaterThanEquals", release.not_before_s), ("DateLessThanEquals", release.not_after_s)];
             for (operator, time) in times {
                 map.extend(time.map(|t| (operator.into(), json!({ "aws:CurrentTime": rfc3339(t) }))));
@@ -219,6 +220,13 @@ impl Access {
             deny("NoLockout", &json!("kms:PutKeyPolicy"), &lockout),
         ]
     }
+}
+
+/// The condition block that evidence with these measurements meets, and no other evidence. A part of a key policy only:
+/// without the denials of [`Access::key_policy`] there are ways round it.
+pub fn release_conditions(pcrs: &BTreeMap<u8, Pcr>) -> Value {
+    let pcrs = pcrs.iter().map(|(i, pcr)| (format!("kms:RecipientAttestation:PCR{i}"), json!(hex(pcr))));
+    json!({ "StringEqualsIgnoreCase": pcrs.collect::<Map<_, _>>() })
 }
 
 fn names(arns: &[Arn]) -> Vec<&str> {

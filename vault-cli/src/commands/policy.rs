@@ -2,8 +2,8 @@
 
 mod kms;
 mod lint;
-mod measurements;
-mod new;
+pub mod measurements;
+pub mod new;
 
 use crate::error::{CliError, io};
 use crate::output::{Output, printable};

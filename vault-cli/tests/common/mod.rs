@@ -51,6 +51,7 @@ impl Workshop {
         shop.write("bert/config.json", b"{\"hidden_size\": 4}\n");
         shop.write("bert/model.safetensors", &safetensors());
         shop.write("build.json", build().as_bytes());
+        shop.write("signed.eif", include_bytes!("../../../tests/vectors/eif/signed.eif"));
         shop
     }
 

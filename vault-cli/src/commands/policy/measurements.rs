@@ -1,4 +1,4 @@
-//! Where measurements come from: what the build of an image prints, or an attestation document that is verified first.
+//! Where measurements come from: an image, what its build printed, or an attestation document that is verified first.
 
 use super::read_bounded;
 use crate::error::CliError;
@@ -19,9 +19,12 @@ pub struct Measured {
     pub comment: String,
 }
 
-/// Reads a file of either kind. PCR0 to 2 are taken, PCR8 if the image is signed, and those in `more`.
+/// Reads a file of any kind. PCR0 to 2 are taken, PCR8 if the image is signed, and those in `more`.
 pub fn read(path: &Path, more: &[u8]) -> Result<Measured, CliError> {
     let bytes = read_bounded(path, MAX_JSON)?;
+    if bytes.starts_with(b".eif") {
+        return from_image(path, more);
+    }
     let json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     if json { from_build(path, &bytes, more) } else { from_document(path, &bytes, more) }
 }
@@ -32,28 +35,43 @@ struct Build {
     measurements: BTreeMap<String, String>,
 }
 
-/// What `nitro-cli build-enclave`, `nitro-cli describe-eif` or `eif_build` print.
+/// What the build said.
 fn from_build(path: &Path, bytes: &[u8], more: &[u8]) -> Result<Measured, CliError> {
+    let pcrs = parse_build(&path.display().to_string(), bytes)?;
+    choose(path, &pcrs, more, format!("measurements of the build in {}", file_name(path)))
+}
+
+/// An image that has not run yet.
+fn from_image(path: &Path, more: &[u8]) -> Result<Measured, CliError> {
+    let (image, _) = crate::commands::enclave::measure::read(path)?;
+    choose(path, image.pcrs(), more, format!("measured from {}", file_name(path)))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What `nitro-cli build-enclave`, `nitro-cli describe-eif`, `eif_build` or `mvault-eif` print; `name` says where it is from.
+pub fn parse_build(name: &str, bytes: &[u8]) -> Result<BTreeMap<u8, Pcr>, CliError> {
     let hint = "give what `nitro-cli build-enclave` or `nitro-cli describe-eif` prints, or an attestation document";
     let build: Build = serde_json::from_slice(bytes)
-        .map_err(|e| CliError::failed(format!("{}: no measurements of a build: {e}", path.display())).hint(hint))?;
+        .map_err(|e| CliError::failed(format!("{name}: no measurements of a build: {e}")).hint(hint))?;
     let algorithm = build.measurements.get("HashAlgorithm").map_or("", String::as_str);
     if !algorithm.to_ascii_lowercase().starts_with("sha384") {
-        let message = format!("{}: HashAlgorithm: expected Sha384, found {algorithm:?}", path.display());
+        let message = format!("{name}: HashAlgorithm: expected Sha384, found {algorithm:?}");
         return Err(CliError::failed(message).hint(hint));
     }
     let mut pcrs = BTreeMap::new();
     for index in PCRS {
         if let Some(text) = build.measurements.get(&format!("PCR{index}")) {
             let pcr = parse_pcr(text).ok_or_else(|| {
-                let message = format!("{}: PCR{index}: expected 96 hex digits, found {text:?}", path.display());
+                let message = format!("{name}: PCR{index}: expected 96 hex digits, found {text:?}");
                 CliError::failed(message).hint(hint)
             })?;
             pcrs.insert(index, pcr);
         }
     }
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    choose(path, &pcrs, more, format!("measurements of the build in {name}"))
+    Ok(pcrs)
 }
 
 /// A document of a running enclave, judged as of its own time.

@@ -6,10 +6,15 @@ use crate::error::CliError;
 use crate::files::{Access, write_new};
 use crate::output::Output;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use vault_attest::Pcr;
 use vault_attest::policy::{Draft, DraftRelease, MAX_FILE, Policy, PolicyError, Release, release_text};
 use vault_attest::time::parse_rfc3339;
 use vault_core::header::hex;
+
+/// Oldest evidence unless something else is asked for, in seconds.
+const MAX_AGE_S: u64 = 300;
 
 /// Write a policy for one image
 #[derive(clap::Args)]
@@ -17,6 +22,7 @@ use vault_core::header::hex;
 Examples:
   nitro-cli build-enclave … > build.json
   mvault policy new --from build.json --name minilm-prod --release 1.4.0 --model minilm
+  mvault policy new --from model.eif --name minilm-prod            of an image that need not run
   mvault policy new --from attestation.bin -o minilm-prod.toml     of a running enclave")]
 pub struct NewArgs {
     #[command(flatten)]
@@ -25,7 +31,7 @@ pub struct NewArgs {
     #[arg(long)]
     name: Option<String>,
     /// Oldest evidence, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = MAX_AGE_S)]
     max_age: u64,
     /// Refuse older versions of the model
     #[arg(long, value_name = "VERSION")]
@@ -62,7 +68,7 @@ pub struct AddArgs {
 /// The image and what it is called.
 #[derive(clap::Args)]
 struct ImageArgs {
-    /// An attestation document, or what `nitro-cli build-enclave` printed
+    /// An enclave image, what `nitro-cli build-enclave` printed, or an attestation document
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
     /// The image's release
@@ -107,9 +113,36 @@ pub fn new(args: &NewArgs, out: &mut Output) -> Result<(), CliError> {
         recipients: args.recipient.clone(),
         releases: vec![args.image.release()?],
     };
+    let said = write_draft(&draft, &path, args.force)?;
+    out.result(&said.json, &said.text)
+}
+
+/// Writes the plainest policy for an image: these measurements, and any model that is sealed for it.
+pub fn write_for(
+    name: &str,
+    release: &str,
+    pcrs: &BTreeMap<u8, Pcr>,
+    comment: String,
+    path: &Path,
+    force: bool,
+) -> Result<Said, CliError> {
+    let release = Release { name: release.to_owned(), pcrs: pcrs.clone(), not_before_s: None, not_after_s: None };
+    let draft = Draft {
+        name: name.to_owned(),
+        max_age_s: MAX_AGE_S,
+        minimum_model_version: None,
+        artifacts: Vec::new(),
+        models: Vec::new(),
+        recipients: Vec::new(),
+        releases: vec![DraftRelease { release, comment }],
+    };
+    write_draft(&draft, path, force)
+}
+
+fn write_draft(draft: &Draft, path: &Path, force: bool) -> Result<Said, CliError> {
     let text = draft.text().map_err(|e| unwritten(&e))?;
-    write_new(&path, text.as_bytes(), Access::Public, args.force)?;
-    done(&path, text.as_bytes(), "written", out)
+    write_new(path, text.as_bytes(), Access::Public, force)?;
+    said(path, text.as_bytes(), "written")
 }
 
 pub fn add_release(args: &AddArgs, out: &mut Output) -> Result<(), CliError> {
@@ -124,10 +157,17 @@ pub fn add_release(args: &AddArgs, out: &mut Output) -> Result<(), CliError> {
     // A symbolic link stays one: what it points at is replaced.
     let target = args.file.canonicalize().map_err(crate::error::io(args.file.display()))?;
     write_new(&target, &text, Access::Public, true)?;
-    done(&args.file, &text, "release added", out)
+    let said = said(&args.file, &text, "release added")?;
+    out.result(&said.json, &said.text)
 }
 
-fn done(path: &Path, text: &[u8], what: &str, out: &mut Output) -> Result<(), CliError> {
+/// What there is to say of a policy that was written.
+pub struct Said {
+    pub json: serde_json::Value,
+    pub text: String,
+}
+
+fn said(path: &Path, text: &[u8], what: &str) -> Result<Said, CliError> {
     let policy = Policy::parse(text).map_err(|e| wrong(path, &e))?;
     let count = policy.releases().len();
     let json = json!({
@@ -137,7 +177,7 @@ fn done(path: &Path, text: &[u8], what: &str, out: &mut Output) -> Result<(), Cl
     let releases = if count == 1 { "1 release".into() } else { format!("{count} releases") };
     let text =
         format!("{}: {what}: policy {}, {releases}\ndigest {}\n", path.display(), policy.name(), hex(policy.digest()));
-    out.result(&json, &text)
+    Ok(Said { json, text })
 }
 
 /// A policy that was not written because it would not be read `[P-1]`.
