@@ -7,7 +7,7 @@
 //! A server and its folder are gone when its `Server` is dropped, and when the test process ends in any other way.
 
 mod kind;
-pub(crate) mod process;
+pub mod process;
 mod signed;
 
 pub use kind::READ_ONLY_BUCKET;
