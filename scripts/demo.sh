@@ -4,14 +4,15 @@
 
 source "$(dirname "$0")/common.sh"
 
-"$REPO/scripts/setup.sh" build python
+"$REPO/scripts/setup.sh" build python emulator eif
+emulator=$(emulator_dir) eif=$(eif_dir)/mvault-eif guest=$("$REPO/scripts/guest.sh")
 models=$("$REPO/scripts/models.sh")
 cd "$REPO"
 build_workspace
 PATH=$(target_dir)/release:$PATH
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/mvault-demo.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap clean_up EXIT
 true_home=$HOME
 export HOME=$work/home XDG_CONFIG_HOME=$work/home/.config XDG_DATA_HOME=$work/home/.local/share
 mkdir -p "$HOME"
@@ -105,6 +106,28 @@ main() {
     run mvault rm s3://models/team minilm:2 --yes
     check "nothing was released" test -z "$(find never -type f 2>/dev/null)"
 
+    heading "10. A key broker, and an image whose measurements its policy names"
+    run mvault broker init broker --host localhost --listen 127.0.0.1:0 --admin 127.0.0.1:0
+    cp "$REPO/tests/vectors/minilm/golden.json" models/minilm/
+    run mvault enclave config --broker broker/client.toml --model minilm --signer sign.pem.pub --golden golden.json -o enclave.toml
+    run mvault enclave build --kernel "$emulator/bzImage" --init "$guest" --eif-tool "$eif" --config enclave.toml -o model.eif
+    run mvault enclave measure model.eif --policy prod -o broker/policies/prod.toml
+    run "$REPO/scripts/dev-root.sh" dev
+    broker
+
+    heading "11. The model in S3, the enclave in QEMU: attested, released, streamed, asked"
+    run_to line.txt mvault broker recipient broker prod
+    run mvault push models/minilm s3://models/team minilm --model-version 7 --sign sign.pem -R line.txt
+    expect 3 mvault pull s3://models/team minilm:7 -o never
+    enclave
+    local call=(mvault enclave call --policy broker/policies/prod.toml --dangerous-dev-root dev/root.pem --model minilm)
+    run_to answer.json "${call[@]}" --min-version 7 "$url" "This is an example sentence" "Each sentence is converted"
+    check "the embeddings are those of sentence-transformers, within 1e-4" same_embeddings answer.json
+    expect 4 "${call[@]}" --min-version 8 "$url" "never sent"
+    expect 3 mvault enclave call --policy broker/policies/prod.toml "$url" "never sent"
+    run mvault broker log broker --verify
+    check "nothing was released" test -z "$(find never -type f 2>/dev/null)"
+
     printf '\ndemo: all %d checks passed\n' "$checks"
 }
 
@@ -114,8 +137,58 @@ serve() {
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     lines=$(HOME=$true_home "$REPO/scripts/serve-s3.sh" --background --port "$port" 2>messages) || die "$(<messages)"
     eval "$lines"
-    trap 'kill "$MVAULT_S3_PID"; rm -rf "$work"' EXIT
+    children+=("$MVAULT_S3_PID")
     printf '  S3 server: %s\n' "$AWS_ENDPOINT_URL"
+}
+
+# The broker, for evidence of the development authority.
+broker() {
+    printf '  $ mvault broker serve broker --dangerous-dev-root dev/root.pem &\n'
+    mvault broker serve broker --dangerous-dev-root dev/root.pem >/dev/null 2>broker.log &
+    children+=($!)
+    appears broker.log 'health on'
+    broker_address=$(sed -n 's|.*listening on https://\([^,]*\),.*|\1|p' broker.log)
+    indented "$(<broker.log)"
+}
+
+# The enclave, with its parent; what it says up to where it is ready.
+enclave() {
+    local command=(mvault enclave run model.eif s3://models/team/minilm:7 --broker "$broker_address" --listen 127.0.0.1:0)
+    command+=(--emulator "$emulator" --dangerous-dev-signer dev)
+    printf '  $ %s &\n' "$(shown "${command[*]}")"
+    "${command[@]}" >enclave.log 2>&1 &
+    children+=($!)
+    appears enclave.log 'ready after'
+    indented "$(<enclave.log)"
+    url=$(sed -n 's|.*ready after .*: \(https://.*\)|\1|p' enclave.log)
+}
+
+# appears FILE WORDS  waits until a file has them; its writer must live.
+appears() {
+    local tries=0
+    until grep -q "$2" "$1"; do
+        if ! kill -0 "${children[-1]}" 2>/dev/null || ((++tries > 1800)); then die "$(<"$1")"; fi
+        sleep 0.1
+    done
+}
+
+children=()
+clean_up() {
+    ((${#children[@]} == 0)) || kill "${children[@]}" 2>/dev/null || true
+    wait
+    rm -rf "$work"
+}
+
+same_embeddings() {
+    python3 - "$1" "$REPO/tests/vectors/minilm/golden.json" <<'PY'
+import json, sys
+
+found = [row["embedding"] for row in json.load(open(sys.argv[1]))["data"]]
+expected = json.load(open(sys.argv[2]))["embeddings"]
+worst = max(abs(a - b) for f, e in zip(found, expected, strict=True) for a, b in zip(f, e, strict=True))
+print(f"  largest difference of {sum(map(len, expected))} numbers: {worst:.1e}")
+sys.exit(worst > 1e-4)
+PY
 }
 
 checks=0

@@ -264,3 +264,6 @@ fn wrong(key: &str, message: impl Into<String>) -> ConfigError {
 fn check(holds: bool, key: &str, message: &str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(wrong(key, message)) }
 }
+
+#[cfg(test)]
+mod tests;

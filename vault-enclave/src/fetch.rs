@@ -162,3 +162,6 @@ pub fn answer(
         connection.flush()?;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ pub fn tls_binding(nonce: &[u8; 32], public_key: &[u8]) -> [u8; 32] {
     let hash = Sha256::new_with_prefix(b"mvault/attested-tls/v1");
     hash.chain_update(nonce).chain_update(public_key).finalize().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most hashes that are kept of one client.
+const MOST: u64 = 1_000_000;
 
 /// What is known of the clients.
 pub struct Clients {
@@ -25,6 +27,8 @@ struct Client {
     day: Instant,
     tokens: u64,
     distinct: HashSet<u64>,
+    /// Inputs since `distinct` was full: all count as new.
+    more: u64,
     /// Of unit-length embeddings.
     sum: Vec<f64>,
     embeddings: u64,
@@ -80,13 +84,14 @@ impl Clients {
 
     /// What was answered: inputs with their embeddings (unit length), and how many tokens it took.
     pub fn answered(&self, name: &str, now: Instant, inputs: &[&str], embeddings: &[Vec<f32>], tokens: u64) -> Sign {
-        let most = usize::try_from(self.watch.stop).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.watch.stop.min(MOST)).unwrap_or(usize::MAX);
         self.with(name, now, |client| {
             client.tokens = client.tokens.saturating_add(tokens);
             for (input, embedding) in inputs.iter().zip(embeddings) {
-                // Memory ends where the watch stops at the widest spread.
                 if client.distinct.len() < most {
                     client.distinct.insert(self.hasher.hash_one(input));
+                } else {
+                    client.more += 1;
                 }
                 client.sum.resize(embedding.len(), 0.0);
                 client.sum.iter_mut().zip(embedding).for_each(|(sum, x)| *sum += f64::from(*x));
@@ -118,7 +123,7 @@ impl Clients {
 impl Client {
     fn new(now: Instant) -> Self {
         let (distinct, sum) = (HashSet::new(), Vec::new());
-        Self { minute: now, requests: 0, day: now, tokens: 0, distinct, sum, embeddings: 0, warned: false }
+        Self { minute: now, requests: 0, day: now, tokens: 0, distinct, more: 0, sum, embeddings: 0, warned: false }
     }
 
     /// Distinct inputs times their spread.
@@ -127,6 +132,9 @@ impl Client {
             return 0.0;
         }
         let mean = self.sum.iter().map(|x| x * x).sum::<f64>().sqrt() / self.embeddings as f64;
-        self.distinct.len() as f64 * (1.0 - mean.clamp(0.0, 1.0))
+        (self.distinct.len() as f64 + self.more as f64) * (1.0 - mean.clamp(0.0, 1.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,6 @@ fn refuse(entry: &Entry, message: impl std::fmt::Display) -> Error {
 fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

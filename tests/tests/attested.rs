@@ -1,0 +1,326 @@
+//! Attested TLS, docs/ENCLAVE.md section 6, both ends on loopback with evidence under a test root: a client sends nothing to what is
+//! not the enclave that it wants, and an enclave answers nobody beyond its limits. Each test is named after the defect it would find.
+
+#![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
+
+use mvault_tests::evidence::{Evidence, TestRoot};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
+use vault_attest::nitro::Roots;
+use vault_attest::policy::Policy;
+use vault_core::header::hex;
+use vault_enclave::Tcp;
+use vault_enclave::attested::{Attested, CallError, TlsKey, Wanted};
+use vault_enclave::config::Config;
+use vault_enclave::model::{Statement, tls_binding};
+use vault_enclave::release::Attester;
+use vault_enclave::serve::{Accept, Embedded, Engine, EngineError, Service};
+
+const CONFIG: &str = include_str!("../../vault-cli/tests/enclave.toml");
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn statement() -> Statement {
+    let (artifact, payload, signer) = ([1; 32], [2; 32], [3; 32]);
+    Statement { name: "minilm".into(), version: 2, artifact, payload, signer }
+}
+
+/// What the hardware says, given nonce, user_data and key.
+type Hardware = fn(Evidence, &[u8; 32], &[u8; 32], &[u8]) -> Evidence;
+
+fn honest(evidence: Evidence, nonce: &[u8; 32], user_data: &[u8; 32], key: &[u8]) -> Evidence {
+    evidence.with_nonce(nonce).with_user_data(user_data).with_public_key(key).with_pcr(16, &statement().pcr16())
+}
+
+struct Nsm(TestRoot, Hardware);
+
+impl Attester for Nsm {
+    fn attest(&mut self, nonce: &[u8; 32], data: &[u8; 32], key: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        let now_s = now_ms() / 1000;
+        Ok(self.1(Evidence::at(now_s), nonce, data, key.unwrap()).sign(&self.0.chain(now_s)))
+    }
+}
+
+/// One number for each text, and how often it was asked.
+struct Toy(Arc<AtomicUsize>);
+
+impl Engine for Toy {
+    fn embed(&self, texts: &[&str]) -> Result<Embedded, EngineError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        if texts.contains(&"slow") {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        let unit = |text: &&str| {
+            let angle = f32::from(text.bytes().fold(0_u8, |sum, b| sum.wrapping_mul(31).wrapping_add(b)));
+            vec![angle.cos(), angle.sin()]
+        };
+        let tokens = texts.iter().map(|text| text.len() as u64).sum();
+        Ok(Embedded { vectors: texts.iter().map(unit).collect(), tokens })
+    }
+}
+
+struct Loopback(TcpListener);
+
+impl Accept for Loopback {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> std::io::Result<TcpStream> {
+        Ok(self.0.accept().await?.0)
+    }
+}
+
+struct Enclave {
+    root: TestRoot,
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    journal: Arc<Mutex<Vec<String>>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Enclave {
+    fn start(hardware: Hardware, change: impl Fn(String) -> String) -> Self {
+        let root = TestRoot::new();
+        let config = Config::parse(change(CONFIG.to_owned()).as_bytes()).unwrap();
+        let nsm = Nsm(TestRoot::from_pem(&root.pem(), &root.key_pem()), hardware);
+        let (asked, journal) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let said = Arc::clone(&journal);
+        let service = Service::new(
+            config,
+            statement(),
+            TlsKey::generate().unwrap(),
+            Arc::new(Toy(Arc::clone(&asked))),
+            Box::new(nsm),
+            Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
+        );
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(service.run(Loopback(listener)));
+        Self { root, address, asked, journal, _runtime: runtime }
+    }
+
+    fn honest() -> Self {
+        Self::start(honest, |config| config)
+    }
+
+    fn connect_to(&self, policy: &str, roots: &Roots, minimum_version: u64) -> Result<Attested, CallError> {
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        let wanted = Wanted { policy: &policy, roots, name: Some("minilm"), minimum_version };
+        Attested::connect(Arc::new(Tcp(self.address.to_string())), &wanted, [7; 32], now_ms())
+    }
+
+    fn connect(&self) -> Result<Attested, CallError> {
+        self.connect_to(&policy(0xA0), &self.root.roots(), 0)
+    }
+
+    fn ask(&self, body: &str) -> (u16, String) {
+        self.ask_as(body, None)
+    }
+
+    fn ask_as(&self, body: &str, token: Option<&str>) -> (u16, String) {
+        let (status, answer) = self.connect().unwrap().request("/v1/embeddings", Some(body.as_bytes()), token).unwrap();
+        (status, String::from_utf8(answer).unwrap())
+    }
+
+    /// The step at which a client refused, before it sent anything.
+    #[track_caller]
+    fn refused(&self) -> String {
+        let error = self.connect().err().expect("it was believed");
+        assert_eq!(self.asked.load(Ordering::SeqCst), 0);
+        step(&error)
+    }
+}
+
+fn step(error: &CallError) -> String {
+    match error {
+        CallError::NotAuthentic(refusal) => refusal.step.to_string(),
+        CallError::Denied(denial) => denial.refusal.step.to_string(),
+        CallError::Model { .. } => "T-6".into(),
+        other => other.to_string(),
+    }
+}
+
+/// For images with this PCR0.
+fn policy(pcr0: u8) -> String {
+    let pcr = |n: u8| hex(&[n; 48]);
+    format!(
+        "version = 1\nname = \"prod\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n[[release]]\nname = \"1\"\n\
+         pcr0 = \"{}\"\npcr1 = \"{}\"\npcr2 = \"{}\"\n",
+        pcr(pcr0),
+        pcr(0xA1),
+        pcr(0xA2)
+    )
+}
+
+#[test]
+fn an_enclave_that_is_what_it_should_be_is_asked() {
+    let enclave = Enclave::honest();
+    let attested = enclave.connect().unwrap();
+    assert_eq!((attested.model.clone(), attested.release.as_str()), (statement(), "1"));
+    let (status, answer) = attested.request("/v1/embeddings", Some(br#"{"input":["a","b"]}"#), None).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((status, answer["data"].as_array().unwrap().len()), (200, 2));
+    assert_eq!((answer["usage"]["total_tokens"].as_u64(), answer["model"].as_str()), (Some(2), Some("minilm")));
+    let one = attested.request("/v1/embeddings", Some(br#"{"input":"a","model":"minilm"}"#), None).unwrap();
+    assert_eq!(one.0, 200);
+    assert_eq!(attested.request("/health", None, None).unwrap(), (200, b"ready\n".to_vec()));
+}
+
+/// A parent that ends TLS itself and shows an enclave's evidence, fresh and for the client's nonce.
+#[test]
+fn a_machine_in_the_middle_is_seen() {
+    fn another_key(evidence: Evidence, nonce: &[u8; 32], _: &[u8; 32], key: &[u8]) -> Evidence {
+        let enclaves: Vec<u8> = key.iter().map(|byte| byte ^ 1).collect();
+        honest(evidence, nonce, &tls_binding(nonce, &enclaves), &enclaves)
+    }
+    assert_eq!(Enclave::start(another_key, |c| c).refused(), "T-3");
+}
+
+#[test]
+fn evidence_made_for_something_else_is_refused() {
+    fn for_a_release(evidence: Evidence, nonce: &[u8; 32], _: &[u8; 32], key: &[u8]) -> Evidence {
+        honest(evidence, nonce, &[9; 32], key)
+    }
+    fn for_another_client(evidence: Evidence, _: &[u8; 32], _: &[u8; 32], key: &[u8]) -> Evidence {
+        honest(evidence, &[8; 32], &tls_binding(&[8; 32], key), key)
+    }
+    fn without_nonce(evidence: Evidence, nonce: &[u8; 32], data: &[u8; 32], key: &[u8]) -> Evidence {
+        Evidence { nonce: None, ..honest(evidence, nonce, data, key) }
+    }
+    assert_eq!(Enclave::start(for_a_release, |c| c).refused(), "T-4");
+    assert_eq!(Enclave::start(for_another_client, |c| c).refused(), "P-4");
+    assert_eq!(Enclave::start(without_nonce, |c| c).refused(), "P-4");
+}
+
+#[test]
+fn a_model_that_is_not_measured_is_refused() {
+    fn no_pcr16(evidence: Evidence, nonce: &[u8; 32], data: &[u8; 32], key: &[u8]) -> Evidence {
+        let mut evidence = honest(evidence, nonce, data, key);
+        evidence.pcrs.remove(&16);
+        evidence
+    }
+    fn another_model(evidence: Evidence, nonce: &[u8; 32], data: &[u8; 32], key: &[u8]) -> Evidence {
+        let other = Statement { version: 1, ..statement() };
+        honest(evidence, nonce, data, key).with_pcr(16, &other.pcr16())
+    }
+    assert_eq!(Enclave::start(no_pcr16, |c| c).refused(), "T-5");
+    assert_eq!(Enclave::start(another_model, |c| c).refused(), "T-5");
+}
+
+#[test]
+fn another_root_image_or_model_and_debug_enclaves_are_refused() {
+    fn debug(evidence: Evidence, nonce: &[u8; 32], data: &[u8; 32], key: &[u8]) -> Evidence {
+        honest(evidence, nonce, data, key).debug()
+    }
+    assert_eq!(Enclave::start(debug, |c| c).refused(), "V-23");
+    let enclave = Enclave::honest();
+    let roots = enclave.root.roots();
+    let refused =
+        |policy: &str, roots: &Roots, minimum| step(&enclave.connect_to(policy, roots, minimum).err().unwrap());
+    assert_eq!(refused(&policy(0xA0), &Roots::aws(), 0), "V-14");
+    assert_eq!(refused(&policy(0xB0), &roots, 0), "P-5");
+    assert_eq!(refused(&policy(0xA0), &roots, 3), "T-6");
+    let newer = policy(0xA0).replace("max_age_s", "minimum_model_version = 3\nmax_age_s");
+    assert_eq!(refused(&newer, &roots, 0), "T-6");
+    assert_eq!(enclave.asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn requests_that_are_too_large_or_wrong_are_refused_without_repeating_them() {
+    let enclave = Enclave::start(honest, |c| c.replace("max_texts = 32", "max_texts = 2"));
+    let many = r#"{"input":["a","b","c"]}"#;
+    let large = format!(r#"{{"input":"{}"}}"#, "secret ".repeat(10_000));
+    let cases = [
+        (many, 400),
+        (&large, 413),
+        ("secret", 400),
+        (r#"{"input":7}"#, 400),
+        (r#"{"input":[]}"#, 400),
+        ("", 400),
+        (r#"{"input":"a","secret":1}"#, 400),
+        (r#"{"input":"a","model":"secret"}"#, 404),
+        (r#"{"input":"a","encoding_format":"base64"}"#, 400),
+    ];
+    for (body, expected) in cases {
+        let (status, answer) = enclave.ask(body);
+        assert_eq!(status, expected, "{answer}");
+        assert!(!answer.contains("secret"), "{answer}");
+    }
+    assert_eq!(enclave.asked.load(Ordering::SeqCst), 0);
+    let attested = enclave.connect().unwrap();
+    let (_, metrics) = attested.request("/metrics", None, None).unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains("requests_total{route=\"embeddings\",status=\"400\"}") && !metrics.contains("secret"));
+    assert!(enclave.journal.lock().unwrap().is_empty());
+}
+
+#[test]
+fn answers_that_are_too_large_or_too_slow_are_none() {
+    let enclave = Enclave::start(honest, |c| {
+        c.replace("max_answer_bytes = 1048576", "max_answer_bytes = 200")
+            .replace("request_timeout_s = 60", "request_timeout_s = 1")
+    });
+    assert_eq!(enclave.ask(r#"{"input":"a"}"#).0, 200);
+    let (status, answer) = enclave.ask(r#"{"input":["a","b","c","d"]}"#);
+    assert!(status == 413 && answer.contains("at most 200"), "{answer}");
+    assert_eq!(enclave.ask(r#"{"input":"slow"}"#).0, 504);
+}
+
+#[test]
+fn clients_without_a_token_or_over_their_limits_wait() {
+    let sha = |token: &str| {
+        use sha2::{Digest, Sha256};
+        hex(&Sha256::digest(token))
+    };
+    let clients =
+        ["one", "two"].map(|n| format!("\n[[client]]\nname = \"{n}\"\ntoken_sha256 = \"{}\"\n", sha(n))).concat();
+    let enclave = Enclave::start(honest, |c| {
+        c.replace("requests_per_minute = 600", "requests_per_minute = 2")
+            .replace("tokens_per_day = 10000000", "tokens_per_day = 5")
+            + &clients
+    });
+    let ask = |token, text: &str| enclave.ask_as(&format!(r#"{{"input":"{text}"}}"#), token);
+    assert_eq!((ask(None, "a").0, ask(Some("three"), "a").0), (401, 401));
+    assert_eq!((ask(Some("one"), "a").0, ask(Some("one"), "a").0), (200, 200));
+    let (status, answer) = ask(Some("one"), "a");
+    assert!(status == 429 && answer.contains("in a minute"), "{answer}");
+    assert_eq!(ask(Some("two"), "abcdefgh").0, 200);
+    let (status, answer) = ask(Some("two"), "a");
+    assert!(status == 429 && answer.contains("tokens in a day"), "{answer}");
+}
+
+#[test]
+fn a_client_that_copies_the_model_is_told_of_slowed_and_stopped() {
+    let enclave = Enclave::start(honest, |c| {
+        c.replace("warn = 20000", "warn = 5").replace("slow = 50000", "slow = 10").replace("stop = 100000", "stop = 12")
+    });
+    let mut said = Vec::new();
+    for n in 0..40 {
+        let began = std::time::Instant::now();
+        let (status, _) = enclave.ask(&format!(r#"{{"input":"text {n} {}"}}"#, n * 7919));
+        said.push((status, began.elapsed() > Duration::from_millis(900)));
+        if status == 429 {
+            break;
+        }
+    }
+    assert!(said.contains(&(200, true)), "{said:?}");
+    assert_eq!(said.last(), Some(&(429, false)));
+    let journal = enclave.journal.lock().unwrap();
+    assert!(journal.len() == 1 && journal[0].contains("extraction") && !journal[0].contains("text "), "{journal:?}");
+}
+
+#[test]
+fn silent_and_too_many_connections_keep_nobody_out_for_long() {
+    let enclave = Enclave::start(honest, |c| c.replace("max_connections = 64", "max_connections = 3"));
+    let silent: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(enclave.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(enclave.connect().is_err());
+    drop(silent);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(enclave.ask(r#"{"input":"a"}"#).0, 200);
+}
