@@ -1,14 +1,16 @@
 //! Limits and the watch for model extraction, per client: docs/ENCLAVE.md section 6. Keeps counts, keyed hashes and one sum of
 //! embeddings a client; never an input.
 
+#![allow(clippy::cast_precision_loss)] // counts become scores; nobody needs the 53rd bit
+
 use crate::config::{Serve, Watch};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 /// Most hashes that are kept of one client.
 const MOST: u64 = 1_000_000;
 

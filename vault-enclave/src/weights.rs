@@ -68,6 +68,9 @@ pub struct Loaded {
     pub numbers: Numbers,
 }
 
+/// Entries that are no safetensors: path and bytes.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// A model on its way into memory.
 pub struct Weights(Vec<Place>);
 
@@ -95,7 +98,7 @@ impl Weights {
     }
 
     /// Tensors and other entries by path, after everything was verified.
-    pub fn finish(self) -> (Vec<Loaded>, Vec<(String, Vec<u8>)>) {
+    pub fn finish(self) -> (Vec<Loaded>, Files) {
         let (mut loaded, mut files) = (Vec::new(), Vec::new());
         for place in self.0 {
             match place.kind {

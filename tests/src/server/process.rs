@@ -28,6 +28,8 @@ const KEEPER: &str = r#"
 pub struct Folder(PathBuf);
 
 impl Folder {
+    /// Made at once.
+    #[expect(clippy::new_without_default)] // a folder on disk is no default
     pub fn new() -> Self {
         Self(tempfile::Builder::new().prefix("mvault-server-").tempdir().expect("a temporary folder").keep())
     }

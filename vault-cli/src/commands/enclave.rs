@@ -22,7 +22,7 @@ pub enum Command {
     Config(config::Args),
     Build(build::Args),
     Measure(measure::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Call(call::Args),
 }
 

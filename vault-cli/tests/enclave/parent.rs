@@ -97,7 +97,7 @@ fn carry(guest: UnixStream, broker: SocketAddr) {
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) {
-    let mut buffer = [0; 32 * 1024];
+    let mut buffer = vec![0; 32 * 1024];
     while let Ok(n) = from.read(&mut buffer) {
         if n == 0 || to.write_all(&buffer[..n]).is_err() {
             return;

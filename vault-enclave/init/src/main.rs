@@ -160,6 +160,7 @@ fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert,
     let entries: u64 = chosen.manifest().entries.iter().map(|entry| entry.size).sum();
     let (tensors, files) = weights.finish();
     let bert = Bert::new(tensors, &files, config.serve.max_tokens).map_err(at("E-8"))?;
+    #[expect(clippy::cast_precision_loss)] // shown with one digit
     let megabytes = |n: u64| n as f64 / 1e6;
     journal.say(&format!(
         "[E-7] loaded {:.1} MB in {took:.2} s, {:.0} MB/s, {threads} threads; peak memory {:.1} MB, of {:.1} MB allowed",

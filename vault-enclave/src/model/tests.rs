@@ -9,7 +9,7 @@ fn statement() -> Statement {
 fn a_statement_has_one_form() {
     let text = statement().text();
     assert_eq!(Statement::parse(&text), Some(statement()));
-    let changes: [(&str, &str); 7] = [
+    let cases: [(&str, &str); 7] = [
         ("version=7", "version=07"),
         ("version=7", "version=+7"),
         ("0a0a", "0A0A"),
@@ -18,7 +18,7 @@ fn a_statement_has_one_form() {
         ("cccc\n", "cccc\nmore=1\n"),
         ("name=", "nane="),
     ];
-    for (from, to) in changes {
+    for (from, to) in cases {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text);
         assert_eq!(Statement::parse(&changed), None, "{changed}");

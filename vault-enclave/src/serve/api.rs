@@ -166,7 +166,7 @@ async fn embed(service: &Arc<Service>, client: String, request: Request<Incoming
     match sign {
         Sign::Quiet => {}
         Sign::Warn(score) => {
-            (service.journal)(&format!("watch: queries of {client} look like extraction, score {score:.0}"))
+            (service.journal)(&format!("watch: queries of {client} look like extraction, score {score:.0}"));
         }
         Sign::Slow => sleep(SLOWER).await,
     }
@@ -195,12 +195,13 @@ struct Embeddings {
 struct Embedding {
     object: &'static str,
     index: usize,
-    embedding: Vec<f32>,
+    #[serde(rename = "embedding")]
+    vector: Vec<f32>,
 }
 
 impl Embedding {
-    fn new(index: usize, embedding: Vec<f32>) -> Self {
-        Self { object: "embedding", index, embedding }
+    fn new(index: usize, vector: Vec<f32>) -> Self {
+        Self { object: "embedding", index, vector }
     }
 }
 

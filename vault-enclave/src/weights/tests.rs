@@ -31,7 +31,7 @@ fn sealed(files: &[(&str, &[u8])]) -> (Vec<u8>, AuthenticatedHeader) {
     (payload, header.unlock(&[&identity]).unwrap())
 }
 
-fn load(files: &[(&str, &[u8])]) -> vault_core::error::Result<(Vec<Loaded>, Vec<(String, Vec<u8>)>)> {
+fn load(files: &[(&str, &[u8])]) -> vault_core::error::Result<(Vec<Loaded>, Files)> {
     let (payload, header) = sealed(files);
     let len = payload.len() as u64;
     let reader = RangeReader::new(&payload, 0, len, &header, Engine::fastest())?;

@@ -31,7 +31,7 @@ pub struct Args {
     /// The image
     #[arg(value_name = "EIF")]
     image: PathBuf,
-    /// The sealed model: a file, or s3://BUCKET/PREFIX/NAME[:VERSION|@TAG]
+    /// The sealed model: a file, or `s3://BUCKET/PREFIX/NAME[:VERSION|@TAG]`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Where TLS to the broker is forwarded, and nowhere else
@@ -114,9 +114,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
                     out.event(&json!({ "relay": line }), &format!("{mark}relay: {line}"))?;
                 }
                 Ok(Event::Ended(status)) => break Some(status),
-                Ok(Event::Interrupted) => break None,
                 Err(RecvTimeoutError::Timeout) if patience.is_none() => {}
-                Err(_) => break None,
+                Ok(Event::Interrupted) | Err(_) => break None,
             }
         };
         // What was on its way when the machine ended.

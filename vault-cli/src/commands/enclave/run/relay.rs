@@ -109,7 +109,7 @@ impl Relay {
             &stopped,
             move || Ok(brokers.accept()?.0),
             move |stream| match dial(&args.broker) {
-                Ok(tcp) => forward(stream, tcp),
+                Ok(tcp) => forward(&stream, &tcp),
                 Err(e) => drop(told.send(Event::Relay(format!("broker {}: {e}", args.broker)))),
             },
         );
@@ -119,7 +119,7 @@ impl Relay {
             move || Ok(clients.accept()?.0),
             move |tcp| {
                 if let Ok(guest) = connect(&uds, port::SERVE) {
-                    forward(guest, tcp); // before the enclave is ready there is nobody: the client sees a closed connection
+                    forward(&guest, &tcp); // before the enclave is ready there is nobody: the client sees a closed connection
                 }
             },
         );
@@ -210,7 +210,7 @@ fn connect(uds: &Path, port: u32) -> std::io::Result<UnixStream> {
 }
 
 /// Carries bytes both ways until both ends are done.
-fn forward(guest: UnixStream, tcp: TcpStream) {
+fn forward(guest: &UnixStream, tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let (Ok(guest_too), Ok(tcp_too)) = (guest.try_clone(), tcp.try_clone()) else { return };
     std::thread::scope(|scope| {
@@ -218,13 +218,13 @@ fn forward(guest: UnixStream, tcp: TcpStream) {
             copy(&guest_too, &tcp_too);
             let _ = tcp_too.shutdown(Shutdown::Both); // the guest is done, or gone: whoever is at the other end shall not wait
         });
-        copy(&tcp, &guest);
+        copy(tcp, guest);
         let _ = guest.shutdown(Shutdown::Write);
     });
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) {
-    let mut buffer = [0; MAX_WRITE];
+    let mut buffer = vec![0; MAX_WRITE];
     while let Ok(n) = from.read(&mut buffer) {
         let sent = buffer.get(..n).is_some_and(|data| to.write_all(data).is_ok());
         if n == 0 || !sent {
