@@ -6,7 +6,7 @@
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
-# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, s3, attest or broker.
+# What `make bench` is told: --size 512M, --rounds 9, --growth-max 1G, --json FILE, --only seal, s3, attest, broker or enclave.
 ARGS ?=
 
 help: ## this list
@@ -26,7 +26,7 @@ s3: ## an S3 server on 127.0.0.1:8333 to try mvault with, until Ctrl-C
 test: ## every test of the workspace
 	@scripts/test.sh
 
-bench: ## mvault beside its peers, sealing and on S3; evidence; releases (ARGS="--only s3 --size 512M")
+bench: ## mvault beside its peers, sealing and on S3; evidence; releases; an enclave (ARGS="--only s3 --size 512M")
 	@scripts/bench.sh $(ARGS)
 
 fuzz: ## every fuzz target for a while (SECONDS=60)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make bench: builds what is measured, gives the benches a folder in tmpfs (and one on disk for what does not fit), and
 # removes both whatever happens. First sealing and opening, then push and pull on an S3 server, then evidence, then releases
-# by a broker; --only seal, s3, attest or broker runs one of them. Other arguments go to all but the last: --rounds N,
+# by a broker, then an emulated enclave; --only seal, s3, attest, broker or enclave runs one of them. Other arguments go to the first three: --rounds N,
 # --json FILE (FILE with -s3 or -attest before its suffix), --size 512M (not evidence); --growth-max 1G concerns sealing only.
 
 source "$(dirname "$0")/common.sh"
@@ -23,12 +23,12 @@ while (($# > 0)); do
     esac
     shift 2
 done
-[[ $only =~ ^(|seal|s3|attest|broker)$ ]] || die "--only seal, s3, attest or broker, not '$only'"
+[[ $only =~ ^(|seal|s3|attest|broker|enclave)$ ]] || die "--only seal, s3, attest, broker or enclave, not '$only'"
 
 "$REPO/scripts/setup.sh" build
 cd "$REPO"
 # One command for all, so that every dependency is built once, with the same features.
-cargo build --quiet --release -p mvault-bench -p vault-cli -p mvault-tests --bins --example broker_load
+cargo build --quiet --release -p mvault-bench -p vault-cli -p mvault-tests --bins --example broker_load --example enclave_load
 bin=$(target_dir)/release
 
 place=/dev/shm
@@ -65,4 +65,7 @@ if [[ $only == '' || $only == broker ]]; then
     TMPDIR=$disk "$load" "$bin/mvault"
     # Memory: flat over so many.
     TMPDIR=$disk "$load" "$bin/mvault" 100000 128
+fi
+if [[ $only == '' || $only == enclave ]]; then
+    TMPDIR=$disk "$REPO/scripts/bench-enclave.sh" 3
 fi

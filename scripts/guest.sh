@@ -11,7 +11,7 @@ triple=$(rustc -vV | sed -n 's/^host: //p')
 home=${CARGO_HOME:-$HOME/.cargo}
 RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$REPO=/mvault --remap-path-prefix=$home=/cargo" \
     cargo build --quiet --release -p mvault-init --target "$triple" --target-dir "$folder" >&2
-for name in mvault-init mvault-probe; do
+for name in mvault-init mvault-probe mvault-embed mvault-files; do
     strip -o "$folder/$name.new" "$folder/$triple/release/$name"
     mv "$folder/$name.new" "$folder/$name"
 done

@@ -72,7 +72,7 @@ setup_postgres() {
 # The emulated Nitro Enclave: what builds it, what it runs with, and itself.
 setup_emulator() {
     debian gcc:gcc make:make pkg-config:pkg-config dpkg-source:dpkg-dev cpio:cpio xz:xz-utils flex:flex bison:bison bc:bc \
-        ninja:ninja-build patch:patch
+        ninja:ninja-build patch:patch openssl:openssl strip:binutils
     debian_files /usr/include/openssl/ssl.h:libssl-dev /usr/include/libelf.h:libelf-dev \
         /usr/include/glib-2.0/glib.h:libglib2.0-dev /usr/include/gnutls/gnutls.h:libgnutls28-dev \
         /usr/include/cbor.h:libcbor-dev /usr/include/libfdt.h:libfdt-dev /usr/include/zlib.h:zlib1g-dev \

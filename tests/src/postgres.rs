@@ -80,7 +80,13 @@ impl Postgres {
         self.restart();
     }
 
-    fn restart(&self) {
+    /// Ends it at once, until it is started again.
+    pub fn stop(&self) {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+
+    /// Starts it again on the same data.
+    pub fn restart(&self) {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         process.start();

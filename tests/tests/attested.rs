@@ -17,7 +17,7 @@ use vault_enclave::attested::{Attested, CallError, TlsKey, Wanted};
 use vault_enclave::config::Config;
 use vault_enclave::model::{Statement, tls_binding};
 use vault_enclave::release::Attester;
-use vault_enclave::serve::{Accept, Embedded, Engine, EngineError, Service};
+use vault_enclave::serve::{Accept, Backend, Embedded, Engine, EngineError, Service};
 
 const CONFIG: &str = include_str!("../../vault-cli/tests/enclave.toml");
 
@@ -84,6 +84,14 @@ struct Enclave {
 
 impl Enclave {
     fn start(hardware: Hardware, change: impl Fn(String) -> String) -> Self {
+        Self::start_with(hardware, change, |asked| Backend::Engine(Arc::new(Toy(asked))))
+    }
+
+    fn start_with(
+        hardware: Hardware,
+        change: impl Fn(String) -> String,
+        backend: impl Fn(Arc<AtomicUsize>) -> Backend,
+    ) -> Self {
         let root = TestRoot::new();
         let config = Config::parse(change(CONFIG.to_owned()).as_bytes()).unwrap();
         let nsm = Nsm(TestRoot::from_pem(&root.pem(), &root.key_pem()), hardware);
@@ -93,7 +101,7 @@ impl Enclave {
             config,
             statement(),
             TlsKey::generate().unwrap(),
-            Arc::new(Toy(Arc::clone(&asked))),
+            backend(Arc::clone(&asked)),
             Box::new(nsm),
             Box::new(move |line| said.lock().unwrap().push(line.to_owned())),
         );
@@ -323,4 +331,69 @@ fn silent_and_too_many_connections_keep_nobody_out_for_long() {
     drop(silent);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(enclave.ask(r#"{"input":"a"}"#).0, 200);
+}
+
+/// A server of the image's own: it says what it was asked, and more than it should for some paths.
+fn own_server() -> SocketAddr {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) <= 2 {
+                    break;
+                }
+                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = n.trim().parse().unwrap();
+                }
+                head += &line;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let answer = match head.split(' ').nth(1).unwrap_or_default() {
+                "/large" => "x".repeat(5000),
+                "/slow" => {
+                    std::thread::sleep(Duration::from_secs(3));
+                    String::new()
+                }
+                _ => format!("{head}{}", String::from_utf8_lossy(&body)),
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 201 Made\r\ncontent-length: {}\r\nset-cookie: a\r\n\r\n{answer}",
+                answer.len()
+            );
+        }
+    });
+    address
+}
+
+#[test]
+fn the_images_own_server_is_asked_within_the_same_limits() {
+    let change = |c: String| {
+        c.replace("max_answer_bytes = 1048576", "max_answer_bytes = 4000")
+            .replace("request_timeout_s = 60", "request_timeout_s = 1")
+    };
+    let address = own_server();
+    let enclave = Enclave::start_with(honest, change, |_| Backend::Own(address));
+    let attested = enclave.connect().unwrap();
+    let ask = |path: &str, body: Option<&[u8]>| {
+        let (status, answer) = attested.request(path, body, Some("secret-token")).unwrap();
+        (status, String::from_utf8(answer).unwrap())
+    };
+    let (status, said) = ask("/v1/generate?n=1", Some(b"{\"prompt\":1}"));
+    assert_eq!(status, 201);
+    assert!(said.starts_with("POST /v1/generate?n=1 HTTP/1.1") && said.ends_with("{\"prompt\":1}"), "{said}");
+    assert!(!said.contains("secret-token"), "the client's token is not the server's: {said}");
+    assert_eq!(ask("/large", None).0, 413);
+    assert_eq!(ask("/slow", None).0, 504);
+    assert_eq!(ask("/x", Some(&vec![b'x'; 70_000])).0, 413);
+    assert_eq!(ask("/health", None), (200, "ready\n".into()));
+    let nobody = Enclave::start_with(honest, |c| c, |_| Backend::Own(SocketAddr::from(([127, 0, 0, 1], 1))));
+    assert_eq!(nobody.connect().unwrap().request("/x", None, None).unwrap().0, 502);
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod metrics;
+mod proxy;
 
 pub use api::EmbeddingsRequest;
 
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Metrics;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,6 +51,14 @@ pub struct Embedded {
 #[error("{0}")]
 pub struct EngineError(pub String);
 
+/// What answers.
+pub enum Backend {
+    /// A built-in engine.
+    Engine(Arc<dyn Engine>),
+    /// The image's own server, on this address of the enclave's loopback: HTTP/1.1.
+    Own(SocketAddr),
+}
+
 /// Where connections come from: vsock in an enclave.
 pub trait Accept: Send {
     /// A connection.
@@ -63,7 +73,7 @@ pub struct Service {
     config: Config,
     model: Statement,
     key: TlsKey,
-    engine: Arc<dyn Engine>,
+    backend: Backend,
     attester: Mutex<Box<dyn Attester + Send>>,
     clients: Clients,
     metrics: Metrics,
@@ -78,14 +88,14 @@ impl Service {
         config: Config,
         model: Statement,
         key: TlsKey,
-        engine: Arc<dyn Engine>,
+        backend: Backend,
         attester: Box<dyn Attester + Send>,
         journal: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let clients = Clients::new(&config.serve, &config.watch);
         let work = std::thread::available_parallelism().map_or(1, usize::from);
         let (work, metrics) = (Arc::new(Semaphore::new(work)), Metrics::new());
-        Self { config, model, key, engine, attester: Mutex::new(attester), clients, metrics, work, journal }
+        Self { config, model, key, backend, attester: Mutex::new(attester), clients, metrics, work, journal }
     }
 
     /// Answers for ever.

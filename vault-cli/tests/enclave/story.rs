@@ -134,3 +134,38 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let first = needle[0];
     haystack.windows(needle.len()).position(|window| window[0] == first && window == needle)
 }
+
+/// `--cmd`: the image's own server, with the model's files in memory.
+#[test]
+fn an_images_own_server_has_the_models_files() {
+    let Some(stage) = stage() else { return };
+    let server = stage.parts.guest.with_file_name("mvault-files");
+    stage.shop.sh(&format!("mkdir -p app && cp {} app/", server.display())).ok();
+    stage.configure("own.toml", "--min-version 2");
+    let (emulator, init, eif) = (&stage.parts.emulator, &stage.parts.guest, &stage.parts.eif);
+    let build = |cmd: &str, name: &str| {
+        let mut command = stage.shop.command(env!("CARGO_BIN_EXE_mvault"));
+        command
+            .args(["enclave", "build", "--config", "own.toml", "--add", "app", "--cmd", cmd, "-o", name, "--kernel"]);
+        command.arg(emulator.join("bzImage")).arg("--init").arg(init).arg("--eif-tool").arg(eif);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        stage.policy(name);
+    };
+    build("/app/mvault-files", "own.eif");
+    let mut run = stage.run("own.eif", "two.mvault", "--dangerous-dev-signer dev", &[]);
+    let url = run.ready();
+    let get = |path: &str| {
+        let line = format!("enclave call --policy prod.toml {url}/{path} --get --dangerous-dev-root dev/root.pem");
+        stage.shop.mvault(&line)
+    };
+    for name in ["model.safetensors", "config.json", "1_Pooling/config.json"] {
+        let file = stage.shop.read(&format!("minilm/{name}"));
+        let expected = format!("{} {}", file.len(), blake3::hash(&file).to_hex());
+        assert_eq!(get(name).ok().text().trim(), expected, "{name}");
+    }
+    get("nothing").fails(1, "status 404");
+    let (code, _) = run.interrupt();
+    assert_eq!(code, 0);
+    stage.policy("good.eif");
+}

@@ -59,6 +59,33 @@ struct PoolInfo {
     bytes: [u8; ENTROPY],
 }
 
+/// Switches the loopback interface on.
+pub fn loopback_up() -> Result<(), String> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(|e| e.to_string())?;
+    let mut request = InterfaceFlags { name: [0; 16], flags: IFF_UP | IFF_RUNNING, rest: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: the opcode is SIOCSIFFLAGS of netdevice(7), which reads a struct ifreq: 40 bytes, as `InterfaceFlags` has, with the name of an
+    // interface and its flags.
+    #[allow(unsafe_code)] // an edge to the system: no safe call sets an interface's flags
+    let set = unsafe {
+        let set = rustix::ioctl::Setter::<SIOCSIFFLAGS, InterfaceFlags>::new(request);
+        rustix::ioctl::ioctl(&socket, set)
+    };
+    set.map_err(|e| e.to_string())
+}
+
+const SIOCSIFFLAGS: rustix::ioctl::Opcode = 0x8914;
+const IFF_UP: u16 = 1;
+const IFF_RUNNING: u16 = 0x40;
+
+#[repr(C)]
+struct InterfaceFlags {
+    name: [u8; 16],
+    flags: u16,
+    rest: [u8; 22],
+}
+
 /// The largest resident memory that this process had, in bytes (proc(5): VmHWM).
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

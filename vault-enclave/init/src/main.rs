@@ -6,6 +6,7 @@ mod journal;
 mod link;
 mod machine;
 mod nsm;
+mod own;
 
 use bert::Bert;
 use getrandom::SysRng;
@@ -15,6 +16,8 @@ use link::{Listener, Parent, find_parent};
 use nsm::Nsm;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
+use std::net::SocketAddr;
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,10 +25,10 @@ use vault_attest::release::Retry;
 use vault_core::header::hex;
 use vault_enclave::attested::TlsKey;
 use vault_enclave::config::{Config, PATH};
-use vault_enclave::model::{Chosen, Sealed};
+use vault_enclave::model::{Chosen, ModelError, Sealed};
 use vault_enclave::port;
 use vault_enclave::release::{Client, ReleaseError, ReleasedKey};
-use vault_enclave::serve::{Engine, Service};
+use vault_enclave::serve::{Backend, Engine, Service};
 
 /// How often a broker is asked where asking again can help.
 const ASKED: u32 = 5;
@@ -96,7 +99,13 @@ fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
     let statement = chosen.statement().clone();
     journal.say(&format!("[E-6] {:?} version {}", statement.name, statement.version));
 
-    let engine: Arc<dyn Engine> = Arc::new(load(journal, &chosen, &config)?);
+    let (backend, own) = match own::command().map_err(at("E-3"))? {
+        None => (Backend::Engine(Arc::new(load(journal, &chosen, &config)?) as Arc<dyn Engine>), None),
+        Some(command) => {
+            let (child, address) = load_own(journal, &chosen, &config, &command)?;
+            (Backend::Own(address), Some(child))
+        }
+    };
     nsm.measure_model(&statement.measurement()).map_err(at("E-9"))?;
     journal.say(&format!("[E-9] PCR16 {}…", hex(statement.pcr16().get(..8).unwrap_or_default())));
 
@@ -104,7 +113,10 @@ fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| at("E-10")(e.to_string()))?;
     let said = journal.clone();
-    let service = Service::new(config, statement, tls, engine, Box::new(nsm), Box::new(move |line| said.say(line)));
+    let service = Service::new(config, statement, tls, backend, Box::new(nsm), Box::new(move |line| said.say(line)));
+    if let Some(child) = own {
+        end_with(journal.clone(), child);
+    }
     runtime.block_on(async {
         let listener = Listener::bind().map_err(|e| at("E-10")(e.to_string()))?;
         journal.say("[E-10] ready");
@@ -143,11 +155,43 @@ fn request_key(
     }
 }
 
-/// E-7 and E-8.
-fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert, String> {
+/// E-7 and E-8 for the image's own server.
+fn load_own(
+    journal: &Journal,
+    chosen: &Chosen<'_>,
+    config: &Config,
+    command: &[String],
+) -> Result<(Child, SocketAddr), String> {
+    if config.model.golden.is_some() {
+        return Err("[E-3] model.golden is for built-in engines; this image has a command of its own".into());
+    }
+    let (began, total) = (Instant::now(), chosen.sealed_len());
+    stream(journal, total, |threads, progress| chosen.stream(&own::Folder::new(), threads, progress))?;
+    let took = began.elapsed().as_secs_f64();
+    journal.say(&format!("[E-7] opened {} MB to {} in {took:.2} s", total / 1_000_000, own::MODEL));
+    let started = own::start(command, chosen.statement()).map_err(at("E-8"))?;
+    journal.say(&format!("[E-8] {} listens", command.first().map_or("", String::as_str)));
+    Ok(started)
+}
+
+/// Without its server an enclave has nothing to say.
+fn end_with(journal: Journal, mut child: Child) {
+    std::thread::spawn(move || {
+        let status = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        journal.last(&format!("failed: the image's server ended: {status}"));
+        machine::power_off();
+    });
+}
+
+/// Runs a load with a line each tenth.
+fn stream<T>(
+    journal: &Journal,
+    total: u64,
+    load: impl FnOnce(usize, &(dyn Fn(u64) + Sync)) -> Result<T, ModelError>,
+) -> Result<T, String> {
     // More than processors: while one waits for its bytes another opens what it has.
     let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-    let (began, bytes, total) = (Instant::now(), AtomicU64::new(0), chosen.sealed_len());
+    let bytes = AtomicU64::new(0);
     let progress = |n: u64| {
         let before = bytes.fetch_add(n, Ordering::Relaxed);
         let tenth = |n: u64| n * 10 / total.max(1);
@@ -155,7 +199,13 @@ fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert,
             journal.say(&format!("[E-7] {} of {} MB", (before + n) / 1_000_000, total / 1_000_000));
         }
     };
-    let weights = chosen.load(threads, &progress).map_err(|e| e.to_string())?;
+    load(threads, &progress).map_err(|e| e.to_string())
+}
+
+/// E-7 and E-8.
+fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert, String> {
+    let (began, total) = (Instant::now(), chosen.sealed_len());
+    let weights = stream(journal, total, |threads, progress| chosen.load(threads, progress))?;
     let took = began.elapsed().as_secs_f64();
     let entries: u64 = chosen.manifest().entries.iter().map(|entry| entry.size).sum();
     let (tensors, files) = weights.finish();
@@ -163,7 +213,7 @@ fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert,
     #[expect(clippy::cast_precision_loss)] // shown with one digit
     let megabytes = |n: u64| n as f64 / 1e6;
     journal.say(&format!(
-        "[E-7] loaded {:.1} MB in {took:.2} s, {:.0} MB/s, {threads} threads; peak memory {:.1} MB, of {:.1} MB allowed",
+        "[E-7] loaded {:.1} MB in {took:.2} s, {:.0} MB/s; peak memory {:.1} MB, of {:.1} MB allowed",
         megabytes(entries),
         megabytes(total) / took,
         megabytes(machine::peak_memory()),

@@ -1,6 +1,6 @@
 //! The routes: docs/ENCLAVE.md section 6.
 
-use super::{Embedded, EngineError, Service};
+use super::{Backend, Embedded, Engine, EngineError, Service, proxy};
 use crate::attested::AttestationAnswer;
 use crate::model::tls_binding;
 use crate::watch::{Limit, Sign};
@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
@@ -78,15 +80,16 @@ pub(super) async fn answer(service: Arc<Service>, request: Request<Incoming>) ->
     let began = Instant::now();
     let route = match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/attestation") => "attestation",
-        (&Method::POST, "/v1/embeddings") => "embeddings",
         (&Method::GET, "/v1/models") => "models",
         (&Method::GET, "/health") => "health",
         (&Method::GET, "/metrics") => "metrics",
+        _ if matches!(service.backend, Backend::Own(_)) => "own",
+        (&Method::POST, "/v1/embeddings") => "embeddings",
         _ => "other",
     };
     let answered = match route {
         "attestation" => attestation(&service, request.uri().query().unwrap_or_default()).await,
-        "embeddings" => embeddings(&service, request).await,
+        "embeddings" | "own" => limited_request(&service, request).await,
         "models" => Ok(json(StatusCode::OK, &models(&service))),
         "health" => Ok(text("ready\n")),
         "metrics" => Ok(text(&service.metrics.text())),
@@ -117,7 +120,7 @@ async fn attestation(service: &Arc<Service>, query: &str) -> Result<Answer, Refu
     Ok(json(StatusCode::OK, &made.map_err(internal)?))
 }
 
-async fn embeddings(service: &Arc<Service>, request: Request<Incoming>) -> Result<Answer, Refused> {
+async fn limited_request(service: &Arc<Service>, request: Request<Incoming>) -> Result<Answer, Refused> {
     let client = client(service, request.headers())?;
     service.clients.admit(&client, Instant::now()).map_err(|(limit, wait_s)| {
         service.metrics.limited(limit);
@@ -125,22 +128,52 @@ async fn embeddings(service: &Arc<Service>, request: Request<Incoming>) -> Resul
     })?;
     let patience = Duration::from_secs(service.config.serve.request_timeout_s);
     let slow = || Refused::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long");
-    timeout(patience, embed(service, client, request)).await.map_err(|_| slow())?
+    let work = async {
+        let (head, body) = request.into_parts();
+        let body = body_of(service, body).await?;
+        match &service.backend {
+            Backend::Engine(engine) => embed(service, Arc::clone(engine), client, &body).await,
+            Backend::Own(address) => own(service, *address, head, body).await,
+        }
+    };
+    timeout(patience, work).await.map_err(|_| slow())?
 }
 
-async fn embed(service: &Arc<Service>, client: String, request: Request<Incoming>) -> Result<Answer, Refused> {
-    let limits = &service.config.serve;
-    let body = Limited::new(request.into_body(), limits.max_request_bytes).collect().await.map_err(|e| {
+async fn body_of(service: &Service, body: Incoming) -> Result<Bytes, Refused> {
+    let most = service.config.serve.max_request_bytes;
+    let read = Limited::new(body, most).collect().await.map_err(|e| {
         if e.is::<LengthLimitError>() {
-            let message = format!("at most {} bytes", limits.max_request_bytes);
-            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("at most {most} bytes"))
         } else {
             bad("the body broke off")
         }
     })?;
+    Ok(read.to_bytes())
+}
+
+/// The image's own server answers.
+async fn own(service: &Service, address: SocketAddr, head: Parts, body: Bytes) -> Result<Answer, Refused> {
+    let most = service.config.serve.max_answer_bytes;
+    proxy::ask(address, head, body, most).await.map_err(|failure| match failure {
+        proxy::Failure::TooLarge => {
+            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the answer has over {most} bytes"))
+        }
+        proxy::Failure::Silent => {
+            Refused::new(StatusCode::BAD_GATEWAY, "internal", "the image's server does not answer")
+        }
+    })
+}
+
+async fn embed(
+    service: &Arc<Service>,
+    engine: Arc<dyn Engine>,
+    client: String,
+    body: &Bytes,
+) -> Result<Answer, Refused> {
+    let limits = &service.config.serve;
     // The message of serde_json would repeat what was sent.
     let not = || bad("expected {\"input\": \"TEXT\"} or {\"input\": [\"TEXT\", …]}");
-    let request: EmbeddingsRequest = serde_json::from_slice(&body.to_bytes()).map_err(|_| not())?;
+    let request: EmbeddingsRequest = serde_json::from_slice(body).map_err(|_| not())?;
     if request.encoding_format.as_deref().is_some_and(|format| format != "float") {
         return Err(bad("encoding_format: only float"));
     }
@@ -156,7 +189,7 @@ async fn embed(service: &Arc<Service>, client: String, request: Request<Incoming
     let work = spawn_blocking(move || {
         let _permit = permit;
         let texts = request.input.texts();
-        let embedded = working.engine.embed(&texts)?;
+        let embedded = engine.embed(&texts)?;
         let Embedded { vectors, tokens } = &embedded;
         let sign = working.clients.answered(&client, Instant::now(), &texts, vectors, *tokens);
         Ok::<_, EngineError>((embedded, sign, client))
