@@ -41,8 +41,8 @@ for name in init probe; do
         --config enclave.toml -o "$name.eif"
 done
 quietly mvault enclave measure init.eif --policy prod -o broker/policies/prod.toml
-quietly mvault seal "$models/minilm" -o minilm.mvault --sign sign.pem -r "$(mvault broker recipient broker prod)" \
-    -i .config/mvault/identity.txt
+{ mvault broker recipient broker prod && sed -n 's/^# .*\(mvault-xw1-[^ ]*\).*/\1/p' .config/mvault/identity.txt; } >line.txt
+quietly mvault seal "$models/minilm" -o minilm.mvault --sign sign.pem -R line.txt
 mvault broker serve broker --dangerous-dev-root dev/root.pem >/dev/null 2>broker.log &
 children+=($!)
 appears broker.log 'health on'
@@ -75,7 +75,7 @@ import json, re, statistics, sys
 rounds = range(1, int(sys.argv[1]) + 1)
 
 def lines(name):
-    rows = [json.loads(row) for row in open(name) if row.startswith("{")]
+    rows = [json.loads(row) for row in open(name) if row.startswith('{"')]
     return [(row["s"], row["line"]) for row in rows if "line" in row]
 
 def found(texts, pattern):

@@ -11,6 +11,10 @@ if [[ ${1:-} == audit ]]; then
     exec cargo deny check advisories
 fi
 
+# A lock file out of step is found here, in a second, not by `--locked` on CI's machine.
+for manifest in Cargo.toml fuzz/Cargo.toml vault-enclave/eif/Cargo.toml; do
+    cargo metadata --quiet --locked --format-version 1 --manifest-path "$manifest" >/dev/null
+done
 cargo fmt --all --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 cargo fmt --manifest-path vault-enclave/eif/Cargo.toml --check
