@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # make bench: builds what is measured, gives the benches a folder in tmpfs (and one on disk for what does not fit), and
 # removes both whatever happens. First sealing and opening, then push and pull on an S3 server, then evidence, then releases
-# by a broker, then an emulated enclave; --only seal, s3, attest, broker or enclave runs one of them. Other arguments go to the first three: --rounds N,
-# --json FILE (FILE with -s3 or -attest before its suffix), --size 512M (not evidence); --growth-max 1G concerns sealing only.
+# by a broker, then an emulated enclave; --only seal, s3, attest, broker or enclave runs one of them. Other arguments go to the
+# first three: --rounds N, --json FILE (FILE with -s3 or -attest before its suffix), --size 512M (not evidence); --growth-max 1G
+# concerns sealing only.
 
 source "$(dirname "$0")/common.sh"
 

@@ -35,10 +35,12 @@ impl Journal {
         }
     }
 
-    /// Says the last line, and waits until the parent has it: what is sent just before power-off may be lost.
+    /// Says the last line, and waits until the parent has it: what is sent just before power-off may be lost. The empty line behind it
+    /// tells the parent that there is no more.
     pub fn last(&self, line: &str) {
         self.say(line);
         if let Some(mut stream) = self.lock().take() {
+            let _ = stream.write_all(b"\n");
             let _ = stream.shutdown(std::net::Shutdown::Write);
             let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
             let _ = stream.read(&mut [0]); // the parent closes when it has read all

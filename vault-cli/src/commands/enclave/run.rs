@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+/// How long a machine may take to power off after its last line. Emulated ones have been seen to halt instead.
+const POWER_OFF: Duration = Duration::from_secs(5);
+
 /// Boot an enclave image, serve it a sealed model, and forward its clients
 ///
 /// The parent's part: it carries ciphertext and TLS, and is trusted with nothing. Boots in QEMU's nitro-enclave machine, by emulation.
@@ -88,9 +91,12 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         let mut machine = machine.start(events)?;
         let patience = args.timeout.map(Duration::from_secs);
         let mut failed = None;
+        let mut last: Option<Instant> = None;
         let ended = loop {
             let left = patience.map_or(Duration::from_hours(24), |p| p.saturating_sub(began.elapsed()));
+            let left = last.map_or(left, |said| left.min(POWER_OFF.saturating_sub(said.elapsed())));
             match told.recv_timeout(left) {
+                Ok(Event::Last) => last = Some(Instant::now()),
                 Ok(Event::Line(line)) => {
                     let at = began.elapsed().as_secs_f64();
                     out.event(
@@ -114,6 +120,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
                     out.event(&json!({ "relay": line }), &format!("{mark}relay: {line}"))?;
                 }
                 Ok(Event::Ended(status)) => break Some(status),
+                Err(RecvTimeoutError::Timeout) if last.is_some() => break Some("it did not power off".to_owned()),
                 Err(RecvTimeoutError::Timeout) if patience.is_none() => {}
                 Ok(Event::Interrupted) | Err(_) => break None,
             }

@@ -27,6 +27,8 @@ const OPENING: Duration = Duration::from_secs(10);
 pub enum Event {
     /// A line of its journal.
     Line(String),
+    /// The end of its journal: it powers off.
+    Last,
     /// A line of its console.
     Console(String),
     /// Something the operator of the relay should know.
@@ -177,8 +179,8 @@ fn read_journal(stream: UnixStream, events: &Sender<Event>) {
             Ok(n) if n > 0 => {}
             _ => return,
         }
-        let text = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
-        if events.send(Event::Line(text)).is_err() {
+        let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
+        if events.send(if text.is_empty() { Event::Last } else { Event::Line(text) }).is_err() {
             return;
         }
     }
