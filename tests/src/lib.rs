@@ -7,6 +7,7 @@ pub mod asker;
 pub mod canned;
 pub mod evidence;
 pub mod forge;
+pub mod front;
 pub mod fuzz;
 pub mod postgres;
 pub mod proxy;

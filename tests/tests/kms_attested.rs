@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
 
+#[path = "kms_attested/enclave.rs"]
+mod enclave;
+
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use base64ct::{Base64, Encoding};

@@ -9,6 +9,8 @@
 #![allow(clippy::print_stdout)] // what was seen
 
 mod common;
+#[path = "enclave/kms.rs"]
+mod kms;
 #[path = "enclave/parent.rs"]
 mod parent;
 #[path = "enclave/refusals.rs"]

@@ -1,10 +1,13 @@
 //! The measured configuration: docs/ENCLAVE.md section 2. What is in it is the image's, and nobody outside can change it;
 //! it is parsed as strictly as if anyone could.
 
+use crate::kms::{PinnedKms, is_url};
 use crate::release::Pinned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use vault_attest::policy::parse_id;
 use vault_attest::tlog::LogVerifier;
+use vault_core::recipient::aws_kms::KeyArn;
 use vault_core::signature::PublisherPublicKey;
 
 /// Where it is in the image.
@@ -38,13 +41,31 @@ pub struct Config {
     /// Which model is taken.
     pub model: ModelRule,
     /// Who releases its key.
-    pub broker: Pinned,
+    pub keys: Keys,
     /// How it is served.
     pub serve: Serve,
     /// When queries look like extraction.
     pub watch: Watch,
     /// Who may ask; anyone if there is none.
     pub clients: Vec<Client>,
+}
+
+/// Who releases the model's key: one of the two.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// A key broker.
+    Broker(Pinned),
+    /// AWS KMS.
+    Kms(PinnedKms),
+}
+
+impl fmt::Display for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(broker) => write!(f, "broker {}", broker.url),
+            Self::Kms(kms) => write!(f, "AWS KMS key {}", kms.key),
+        }
+    }
 }
 
 /// The only model that is taken.
@@ -162,12 +183,35 @@ impl BrokerFile {
     }
 }
 
+/// What is pinned of AWS KMS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KmsFile {
+    /// The ARN of the one key that is asked about.
+    pub key: String,
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// The CAs of KMS's certificate, PEM.
+    pub ca: String,
+}
+
+impl KmsFile {
+    /// What the client of KMS wants; or the key that is wrong, and how.
+    pub fn pinned(&self) -> Result<PinnedKms, ConfigError> {
+        let key = KeyArn::parse(&self.key);
+        let key = key.ok_or_else(|| wrong("key", "expected arn:aws:kms:REGION:ACCOUNT:key/ID, no alias"))?;
+        check(is_url(&self.url), "url", "expected https://HOST[:PORT]")?;
+        Ok(PinnedKms { key, url: self.url.clone(), ca_pem: self.ca.clone().into_bytes() })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     version: u64,
     model: ModelTable,
-    broker: BrokerFile,
+    broker: Option<BrokerFile>,
+    kms: Option<KmsFile>,
     #[serde(default)]
     serve: Serve,
     #[serde(default)]
@@ -206,10 +250,11 @@ impl Config {
         check(warn > 0 && warn <= slow && slow <= stop, "watch", "expected 0 < warn <= slow <= stop")?;
         Ok(Self {
             model: file.model.check()?,
-            broker: file.broker.pinned().map_err(|e| match e {
-                ConfigError::Value { key, message } => ConfigError::Value { key: format!("broker.{key}"), message },
-                other => other,
-            })?,
+            keys: match (file.broker, file.kms) {
+                (Some(broker), None) => broker.pinned().map(Keys::Broker).map_err(within("broker")),
+                (None, Some(kms)) => kms.pinned().map(Keys::Kms).map_err(within("kms")),
+                _ => Err(wrong("broker", "expected [broker] or [kms], and not both")),
+            }?,
             serve: file.serve,
             watch: file.watch,
             clients: file.clients.iter().map(ClientTable::check).collect::<Result<_, _>>()?,
@@ -254,6 +299,14 @@ impl ClientTable {
         let token = parse_id(&self.token_sha256);
         let token_sha256 = token.ok_or_else(|| wrong("client.token_sha256", "expected 64 hex digits"))?;
         Ok(Client { name: self.name.clone(), token_sha256 })
+    }
+}
+
+/// An error of a table of the file.
+fn within(table: &str) -> impl Fn(ConfigError) -> ConfigError {
+    move |error| match error {
+        ConfigError::Value { key, message } => ConfigError::Value { key: format!("{table}.{key}"), message },
+        other => other,
     }
 }
 

@@ -1,6 +1,7 @@
-//! The way to the broker: TLS 1.3 over a connection that someone else opens (TCP here, vsock in an enclave). HTTP is
+//! The way to the broker or to KMS: TLS 1.3 over a connection that someone else opens (TCP here, vsock in an enclave). HTTP is
 //! ureq's; nothing is resolved, redirected or proxied.
 
+use crate::release::ReleaseError;
 use rustls::client::ClientConfig;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
@@ -12,13 +13,15 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use ureq::Error;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
+use ureq::{Agent, Error};
 
 /// How long a peer may be silent.
 const SILENCE: Duration = Duration::from_mins(1);
+/// Longest time for one request and its answer.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a TCP connection may take to open.
 const OPENING: Duration = Duration::from_secs(10);
 
@@ -72,6 +75,51 @@ pub(crate) fn tls(ca_pem: &[u8], clock: Arc<dyn TimeProvider>) -> Result<Arc<Cli
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// HTTP to one pinned host and nowhere else: no redirects, no proxies, an end to everything.
+pub(crate) fn agent(
+    url: &str,
+    ca_pem: &[u8],
+    dial: Arc<dyn Dial>,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<Agent, String> {
+    let host = host_of(url).ok_or_else(|| format!("{url}: not https://HOST[:PORT] and nothing behind it"))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host}: neither a name nor an address"))?;
+    let tls = tls(ca_pem, clock)?;
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_global(Some(PATIENCE))
+        .max_idle_connections(2)
+        .build();
+    Ok(Agent::with_parts(config, Secured { dial, tls, name }, NoNames))
+}
+
+/// What a failed request comes down to.
+pub(crate) fn failure(url: &str, error: &Error) -> ReleaseError {
+    let url = url.to_owned();
+    if let Error::Io(io) = error
+        && let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return ReleaseError::Tls { url, message: tls.to_string() };
+    }
+    ReleaseError::Connection { url, message: error.to_string() }
+}
+
+/// The host of `https://HOST[:PORT]`, without brackets.
+pub(crate) fn host_of(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("https://")?;
+    if authority.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => v6.split_once(']')?,
+        None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
+    };
+    let good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+    (good && !host.is_empty()).then_some(host)
 }
 
 /// ureq's connector: dial, then TLS.

@@ -7,6 +7,7 @@ pub mod attested;
 pub mod config;
 mod connect;
 pub mod fetch;
+pub mod kms;
 pub mod log;
 pub mod model;
 pub mod release;
@@ -22,8 +23,10 @@ pub mod port {
     pub const JOURNAL: u32 = 7001;
     /// The sealed artifact, for the enclave.
     pub const MODEL: u32 = 7002;
-    /// TLS to the broker, for the enclave.
+    /// TLS to the broker or to AWS KMS, for the enclave.
     pub const BROKER: u32 = 7003;
+    /// The parent's AWS credentials, for the enclave.
+    pub const CREDENTIALS: u32 = 7004;
     /// TLS from clients, to the enclave.
     pub const SERVE: u32 = 7443;
 }

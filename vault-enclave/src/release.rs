@@ -3,12 +3,11 @@
 //! Whom to trust is pinned (CA, broker key, log key); everything that comes over the network, and the parent that carries
 //! it, is not. What is returned opens one stanza of one artifact.
 
-use crate::connect::{Dial, NoNames, Secured, tls};
+use crate::connect::{Dial, agent, failure};
 use rand_core::CryptoRng;
-use rustls::pki_types::ServerName;
 use rustls::time_provider::TimeProvider;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 use ureq::Agent;
 use vault_attest::release::{
     Binding, Challenge, EnclaveKey, Grant, MAX_ANSWER, MEDIA_TYPE, RefusalMessage, Request, Retry, answer_digest,
@@ -20,9 +19,6 @@ use vault_core::header::{Header, Section, hex};
 use vault_core::keys::Dek;
 use vault_core::recipient::Identity;
 use vault_core::recipient::broker::{Released, Stanza};
-
-/// Longest time for one request and its answer.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The broker that is asked, and nothing that anyone could change from outside: part of what is measured.
 #[derive(Debug, Clone)]
@@ -48,9 +44,9 @@ pub trait Attester {
 #[non_exhaustive]
 pub enum ReleaseError {
     /// What is pinned is no configuration.
-    #[error("the pinned broker: {0}")]
+    #[error("what is pinned: {0}")]
     Pinned(String),
-    /// The broker is not reached.
+    /// The broker, or KMS, is not reached.
     #[error("{url}: {message}")]
     Connection {
         /// The broker's.
@@ -58,7 +54,7 @@ pub enum ReleaseError {
         /// What happened.
         message: String,
     },
-    /// Who answers is not the broker that is pinned, or does not speak TLS 1.3.
+    /// Who answers is not the one that is pinned, or does not speak TLS 1.3.
     #[error("{url}: TLS: {message}")]
     Tls {
         /// The broker's.
@@ -83,8 +79,8 @@ pub enum ReleaseError {
         /// Seconds to wait.
         wait_s: Option<u64>,
     },
-    /// The broker answered something else.
-    #[error("the broker answered with status {status}: {message}")]
+    /// The broker, or KMS, answered something else.
+    #[error("answered with status {status}: {message}")]
     Status {
         /// HTTP's.
         status: u16,
@@ -94,6 +90,25 @@ pub enum ReleaseError {
     /// The hardware made no evidence.
     #[error("no evidence: {0}")]
     Attester(String),
+    /// The artifact was not sealed for the KMS key that is pinned, or its stanza does not open.
+    #[error("none of its recipients is {key}")]
+    NoStanza {
+        /// The pinned key's ARN.
+        key: String,
+    },
+    /// The parent says no AWS credentials that can sign.
+    #[error("AWS credentials: {0}")]
+    Credentials(String),
+    /// AWS KMS refused.
+    #[error("AWS KMS: {code}: {message} (request {request})")]
+    Kms {
+        /// As KMS names it: `AccessDeniedException`.
+        code: String,
+        /// KMS's words.
+        message: String,
+        /// The request's id.
+        request: String,
+    },
 }
 
 impl ReleaseError {
@@ -114,6 +129,85 @@ impl ReleaseError {
             Self::Refused { .. } => "the broker's operator sees why: `mvault broker why DIR ID`",
             Self::Status { .. } => "ask again later; the broker's log says more",
             Self::Attester(_) => "is this an enclave? /dev/nsm must be there",
+            Self::NoStanza { .. } => {
+                "seal the model for this key (`mvault recipients add -r aws-kms:ARN`): the image's configuration pins it"
+            }
+            Self::Credentials(_) => "the parent needs AWS credentials: a role of the instance, or a profile",
+            Self::Kms { code, .. } => kms_hint(code),
+        }
+    }
+
+    /// Whether asking again, with a new nonce, can help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Status { .. } | Self::Credentials(_) => true,
+            Self::Refused { retry, .. } => *retry == Retry::Later,
+            Self::Kms { code, .. } => PASSING.contains(&code.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Whether KMS says that the blob is not of this key and context.
+    pub(crate) fn is_other_ciphertext(&self) -> bool {
+        matches!(self, Self::Kms { code, .. } if ["InvalidCiphertextException", "IncorrectKeyException"].contains(&code.as_str()))
+    }
+}
+
+/// KMS's errors that pass by themselves.
+const PASSING: [&str; 6] = [
+    "ThrottlingException",
+    "LimitExceededException",
+    "KMSInternalException",
+    "DependencyTimeoutException",
+    "KeyUnavailableException",
+    "RequestExpired",
+];
+
+fn kms_hint(code: &str) -> &'static str {
+    match code {
+        "AccessDeniedException" => {
+            "the key's policy names other measurements than this image's (`mvault policy kms` prints one), the enclave is in debug \
+             mode, or the parent's role may not kms:Decrypt"
+        }
+        "InvalidCiphertextException" | "IncorrectKeyException" => {
+            "the stanza is of another artifact or key: seal the model anew"
+        }
+        "DisabledException" | "KMSInvalidStateException" => "the key is disabled or about to be deleted",
+        "NotFoundException" => "there is no such key in this region and account",
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "InvalidClientTokenId"
+        | "ExpiredTokenException" => "the parent's AWS credentials are wrong or have expired",
+        "ValidationException" => "KMS does not take this evidence: an emulated enclave's is not signed by AWS",
+        code if PASSING.contains(&code) => "ask again later",
+        _ => "AWS KMS's documentation has the error; CloudTrail has the request",
+    }
+}
+
+/// Who released a key.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The pinned broker.
+    Broker {
+        /// The decision's id in hex.
+        decision: String,
+        /// Where it stands in the release log.
+        logged: Logged,
+    },
+    /// AWS KMS.
+    Kms {
+        /// The request's id, as CloudTrail has it.
+        request: String,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker { decision, .. } => write!(f, "decision {decision}"),
+            Self::Kms { request } => write!(f, "AWS KMS request {request}"),
         }
     }
 }
@@ -122,13 +216,15 @@ impl ReleaseError {
 pub struct ReleasedKey {
     released: Released,
     minimum_model_version: Option<u64>,
-    /// The decision's id in hex.
-    pub decision: String,
-    /// Where it stands in the release log.
-    pub logged: Logged,
+    /// Who released it.
+    pub source: Source,
 }
 
 impl ReleasedKey {
+    pub(crate) fn new(released: Released, minimum_model_version: Option<u64>, source: Source) -> Self {
+        Self { released, minimum_model_version, source }
+    }
+
     /// To open the artifact with.
     pub fn identity(&self) -> &dyn Identity {
         &self.released
@@ -155,20 +251,7 @@ pub struct Client {
 impl Client {
     /// Over connections of `dial`; the clock judges the broker's certificate.
     pub fn new(pinned: Pinned, dial: Arc<dyn Dial>, clock: Arc<dyn TimeProvider>) -> Result<Self, ReleaseError> {
-        let host = host_of(&pinned.url).ok_or_else(|| {
-            ReleaseError::Pinned(format!("{}: not https://HOST[:PORT] and nothing behind it", pinned.url))
-        })?;
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| ReleaseError::Pinned(format!("{host}: neither a name nor an address")))?;
-        let tls = tls(&pinned.ca_pem, clock).map_err(ReleaseError::Pinned)?;
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_global(Some(PATIENCE))
-            .max_idle_connections(2)
-            .build();
-        let agent = Agent::with_parts(config, Secured { dial, tls, name }, NoNames);
+        let agent = agent(&pinned.url, &pinned.ca_pem, dial, clock).map_err(ReleaseError::Pinned)?;
         Ok(Self { pinned, agent })
     }
 
@@ -257,10 +340,10 @@ impl Client {
     /// A text that the broker gives to anyone.
     pub(crate) fn get(&self, path: &str) -> Result<String, ReleaseError> {
         let answer = self.agent.get(format!("{}{path}", self.pinned.url)).call();
-        let mut answer = answer.map_err(|e| self.failure(&e))?;
+        let mut answer = answer.map_err(|e| failure(&self.pinned.url, &e))?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
-        let text = String::from_utf8_lossy(&body.map_err(|e| self.failure(&e))?).into_owned();
+        let text = String::from_utf8_lossy(&body.map_err(|e| failure(&self.pinned.url, &e))?).into_owned();
         if status == 200 { Ok(text) } else { Err(ReleaseError::Status { status, message: first_line(&text) }) }
     }
 
@@ -268,26 +351,16 @@ impl Client {
     fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, ReleaseError> {
         let url = format!("{}{path}", self.pinned.url);
         let answer = self.agent.post(&url).header("content-type", MEDIA_TYPE).send(body);
-        let mut answer = answer.map_err(|e| self.failure(&e))?;
+        let mut answer = answer.map_err(|e| failure(&self.pinned.url, &e))?;
         let status = answer.status().as_u16();
         let is_message = answer.headers().get("content-type").is_some_and(|t| t.as_bytes() == MEDIA_TYPE.as_bytes());
         let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
-        let body = body.map_err(|e| self.failure(&e))?;
+        let body = body.map_err(|e| failure(&self.pinned.url, &e))?;
         match (status, is_message) {
             (200, true) => Ok(body),
             (_, true) => Err(refused(&body)),
             _ => Err(ReleaseError::Status { status, message: first_line(&String::from_utf8_lossy(&body)) }),
         }
-    }
-
-    fn failure(&self, error: &ureq::Error) -> ReleaseError {
-        let url = self.pinned.url.clone();
-        if let ureq::Error::Io(io) = error
-            && let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
-            return ReleaseError::Tls { url, message: tls.to_string() };
-        }
-        ReleaseError::Connection { url, message: error.to_string() }
     }
 }
 
@@ -321,20 +394,6 @@ fn open(
     let dek = dek.ok_or_else(|| refuse("one that does not open".into()))?;
     let released = Released::new(stanza.clone(), dek);
     header.unlock(&[&released]).map_err(|e| refuse(e.to_string()))?; // F-7, F-8
-    let minimum_model_version = entry.minimum_model_version;
-    Ok(ReleasedKey { released, minimum_model_version, decision: entry.id, logged })
-}
-
-/// The host of `https://HOST[:PORT]`, without brackets.
-fn host_of(url: &str) -> Option<&str> {
-    let authority = url.strip_prefix("https://")?;
-    if authority.contains(['/', '?', '#', '@']) {
-        return None;
-    }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(v6) => v6.split_once(']')?,
-        None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
-    };
-    let good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
-    (good && !host.is_empty()).then_some(host)
+    let source = Source::Broker { decision: entry.id, logged };
+    Ok(ReleasedKey::new(released, entry.minimum_model_version, source))
 }

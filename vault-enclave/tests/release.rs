@@ -24,7 +24,7 @@ use vault_core::recipient::xwing::XWingIdentity;
 use vault_core::seal::{SealOptions, SourceEntry, seal};
 use vault_core::secret::Secret;
 use vault_enclave::Tcp;
-use vault_enclave::release::{Attester, Client, Pinned, ReleaseError, ReleasedKey};
+use vault_enclave::release::{Attester, Client, Pinned, ReleaseError, ReleasedKey, Source};
 
 /// 2026-11-18: within the canned certificate's year.
 const NOW_S: u64 = 1_795_000_000;
@@ -94,7 +94,8 @@ fn an_honest_brokers_key_opens_the_artifact_and_no_other() {
     let key = client(&broker, pinned(&broker), NOW_S).request_key(&header, &mut Paper(true), &mut rng()).unwrap();
     assert!(header.unlock(&[key.identity()]).is_ok());
     assert!(for_key(&broker.keys.broker).unlock(&[key.identity()]).is_err());
-    assert_eq!((key.decision.as_str(), key.logged.index), ("09090909090909090909090909090909", 0));
+    let Source::Broker { decision, logged } = &key.source else { panic!("{}", key.source) };
+    assert_eq!((decision.as_str(), logged.index), ("09090909090909090909090909090909", 0));
     assert_eq!(broker.asked(), ["/v1/challenge", "/v1/release"]);
     assert!(broker.groups().iter().all(|group| *group == NamedGroup::X25519MLKEM768), "{:?}", broker.groups());
 }

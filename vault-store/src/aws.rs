@@ -1,10 +1,13 @@
 //! The AWS side that S3 and KMS share: one runtime, one configuration found where every AWS tool looks for it
 //! (environment, profiles, SSO, IMDS, web identity), rustls with optional own CAs, and the refusal of plain http.
 //!
-//! Nothing here reads or keeps a credential: the SDK does, and signs with it.
+//! Nothing here keeps a credential: the SDK does, and signs with it. [`Aws::credentials`] hands them to who signs elsewhere.
 
 use crate::error::{Cause, Result, StoreError};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
@@ -118,6 +121,17 @@ impl Aws {
     /// The region of the environment, the profile or the user.
     pub fn region(&self) -> &str {
         self.config.region().map_or("us-east-1", AsRef::as_ref)
+    }
+
+    /// The credentials that requests would be signed with now, for someone who signs by itself: an enclave.
+    pub fn credentials(&self) -> Result<Credentials> {
+        let none = |cause, why: String| StoreError::new("credentials", "AWS", cause, why);
+        let provider = self.config.credentials_provider();
+        let provider = provider.ok_or_else(|| none(Cause::NoCredentials, "no credentials were found".into()))?;
+        self.wait(provider.provide_credentials()).map_err(|e| match e {
+            CredentialsError::CredentialsNotLoaded(_) => none(Cause::NoCredentials, "no credentials were found".into()),
+            other => none(Cause::BadCredentials, other.to_string()),
+        })
     }
 
     /// Waits for `future`.

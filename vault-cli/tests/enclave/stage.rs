@@ -1,6 +1,7 @@
 //! What every story needs, made once: a development authority, a broker that serves, an image, and sealed models.
 
 use crate::common::Workshop;
+use mvault_tests::front::Front;
 use mvault_tests::server::process::{Folder, Process};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -85,6 +86,13 @@ impl Stage {
         self.shop.mvault(&format!("seal minilm -o {name}.mvault -R line.txt {more}")).ok();
     }
 
+    /// A measured configuration that asks AWS KMS.
+    pub fn configure_kms(&self, name: &str, arn: &str, front: &Front) {
+        self.shop.write("kms-ca.pem", front.ca_pem.as_bytes());
+        let fixed = "--model minilm --signer sign.pem.pub --min-version 2 --golden golden.json --kms-ca kms-ca.pem";
+        self.shop.mvault(&format!("enclave config {fixed} --kms {arn} --kms-url {} -o {name}", front.url())).ok();
+    }
+
     /// A measured configuration.
     pub fn configure(&self, name: &str, more: &str) {
         let fixed = "--broker broker/client.toml --model minilm --signer sign.pem.pub";
@@ -115,15 +123,17 @@ impl Stage {
 
     /// `mvault enclave run` with its output in a file; ends when dropped.
     pub fn run(&self, image: &str, model: &str, more: &str, env: &[(String, String)]) -> Run {
+        self.run_with(&format!("--broker {}", self.broker), image, model, more, env)
+    }
+
+    /// With another place where keys are.
+    pub fn run_with(&self, keys: &str, image: &str, model: &str, more: &str, env: &[(String, String)]) -> Run {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("run-{count}.log");
         let log = File::create(self.shop.path(&name)).unwrap();
         let emulator = self.parts.emulator.display();
-        let line = format!(
-            "enclave run {image} {model} --broker {} --listen 127.0.0.1:0 --emulator {emulator} {more}",
-            self.broker
-        );
+        let line = format!("enclave run {image} {model} {keys} --listen 127.0.0.1:0 --emulator {emulator} {more}");
         let mut command = self.shop.command(env!("CARGO_BIN_EXE_mvault"));
         command.args(line.split_whitespace()).envs(env.iter().cloned());
         command.stdout(log.try_clone().unwrap()).stderr(log);

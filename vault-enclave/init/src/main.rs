@@ -21,16 +21,16 @@ use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use vault_attest::release::Retry;
 use vault_core::header::hex;
 use vault_enclave::attested::TlsKey;
-use vault_enclave::config::{Config, PATH};
+use vault_enclave::config::{Config, Keys, PATH};
+use vault_enclave::kms::KmsClient;
 use vault_enclave::model::{Chosen, ModelError, Sealed};
 use vault_enclave::port;
 use vault_enclave::release::{Client, ReleaseError, ReleasedKey};
 use vault_enclave::serve::{Backend, Engine, Service};
 
-/// How often a broker is asked where asking again can help.
+/// How often broker or KMS is asked where asking again can help.
 const ASKED: u32 = 5;
 
 fn main() {
@@ -77,8 +77,8 @@ fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
     let file = std::fs::read(PATH).map_err(|e| format!("[E-3] {PATH}: {e}"))?;
     let config = Config::parse(&file).map_err(|e| format!("[E-3] {PATH}: {e}"))?;
     journal.say(&format!(
-        "[E-3] model {:?} from version {}, broker {}",
-        config.model.name, config.model.minimum_version, config.broker.url
+        "[E-3] model {:?} from version {}, {}",
+        config.model.name, config.model.minimum_version, config.keys
     ));
 
     let dial = Parent { cid, port: port::MODEL };
@@ -88,11 +88,9 @@ fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
         hex(sealed.header().prelude().salt.get(..8).unwrap_or_default())
     ));
 
-    let broker = Arc::new(Parent { cid, port: port::BROKER });
-    let client = Client::new(config.broker.clone(), broker, clock).map_err(|e| at("E-5")(told(&e)))?;
     let began = Instant::now();
-    let key = request_key(journal, &client, &sealed, &mut nsm).map_err(|e| at("E-5")(told(&e)))?;
-    journal.say(&format!("[E-5] key released, decision {}, in {} ms", key.decision, began.elapsed().as_millis()));
+    let key = request_key(journal, &config.keys, cid, clock, &sealed, &mut nsm).map_err(|e| at("E-5")(told(&e)))?;
+    journal.say(&format!("[E-5] key released, {}, in {} ms", key.source, began.elapsed().as_millis()));
 
     let chosen = sealed.choose(&key).map_err(|e| e.to_string())?;
     drop(key);
@@ -129,30 +127,47 @@ fn told(error: &ReleaseError) -> String {
     format!("{error}; {}", error.hint())
 }
 
+/// E-5, as often as asking again can help.
 fn request_key(
     journal: &Journal,
-    client: &Client,
+    keys: &Keys,
+    cid: u32,
+    clock: Arc<NsmClock>,
     sealed: &Sealed<'_, '_>,
     nsm: &mut Nsm,
 ) -> Result<ReleasedKey, ReleaseError> {
+    let parent = |port| Arc::new(Parent { cid, port });
+    let releaser = match keys {
+        Keys::Broker(broker) => Releaser::Broker(Client::new(broker.clone(), parent(port::BROKER), clock)?),
+        Keys::Kms(kms) => {
+            Releaser::Kms(KmsClient::new(kms.clone(), parent(port::BROKER), parent(port::CREDENTIALS), clock)?)
+        }
+    };
     let mut asked = 0;
     loop {
         asked += 1;
-        let error = match client.request_key(sealed.header(), nsm, &mut UnwrapErr(SysRng)) {
-            Ok(key) => return Ok(key),
-            Err(error) => error,
+        let rng = &mut UnwrapErr(SysRng);
+        let answer = match &releaser {
+            Releaser::Broker(client) => client.request_key(sealed.header(), nsm, rng),
+            Releaser::Kms(client) => client.request_key(sealed.header(), nsm, rng),
+        };
+        let error = match answer {
+            Err(error) if error.may_pass() && asked < ASKED => error,
+            answer => return answer,
         };
         let wait_s = match &error {
-            ReleaseError::Connection { .. } | ReleaseError::Status { .. } => 1 << asked,
-            ReleaseError::Refused { retry: Retry::Later, wait_s, .. } => wait_s.unwrap_or(1).min(30),
-            _ => return Err(error),
+            ReleaseError::Refused { wait_s, .. } => wait_s.unwrap_or(1).min(30),
+            _ => 1 << asked,
         };
-        if asked == ASKED {
-            return Err(error);
-        }
         journal.say(&format!("[E-5] asked {asked} of {ASKED} times: {error}; again in {wait_s} s"));
         std::thread::sleep(Duration::from_secs(wait_s));
     }
+}
+
+/// Who is asked.
+enum Releaser {
+    Broker(Client),
+    Kms(KmsClient),
 }
 
 /// E-7 and E-8 for the image's own server.

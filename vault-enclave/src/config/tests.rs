@@ -50,3 +50,23 @@ fn oversize_and_binary_files_are_refused() {
     assert!(matches!(error, ConfigError::Size(n) if n == MAX_FILE + 1));
     assert!(Config::parse(b"\xff").is_err());
 }
+
+const KMS: &str = "[kms]\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/1234abcd\"\nurl = \"https://kms.example\"\nca = \"\"\n";
+
+#[test]
+fn keys_come_from_a_broker_or_from_kms_and_not_from_both() {
+    let (before, rest) = GOOD.split_once("[broker]").unwrap();
+    let (broker, after) = rest.split_once("[serve]").unwrap();
+    let with = |keys: &str| Config::parse(format!("{before}{keys}\n[serve]{after}").as_bytes());
+    let config = with(KMS).unwrap();
+    assert_eq!(config.keys.to_string(), "AWS KMS key arn:aws:kms:eu-west-1:111122223333:key/1234abcd");
+    let refused = |keys: &str, words: &str| {
+        let error = with(keys).unwrap_err().to_string();
+        assert!(error.contains(words), "expected {words:?} in: {error}");
+    };
+    refused("", "expected [broker] or [kms], and not both");
+    refused(&format!("[broker]{broker}\n{KMS}"), "expected [broker] or [kms], and not both");
+    refused(&KMS.replace("key/1234abcd", "alias/prod"), "kms.key: expected arn:aws:kms");
+    refused(&KMS.replace("https://kms.example", "http://kms.example"), "kms.url: expected https://");
+    refused(&KMS.replace("https://kms.example", "https://kms.example/path"), "kms.url: expected https://");
+}

@@ -27,9 +27,10 @@ const POWER_OFF: Duration = Duration::from_secs(5);
 Examples:
   mvault enclave run model.eif minilm.mvault --broker broker.example:8443
   mvault enclave run model.eif s3://models/team/minilm@prod --broker 127.0.0.1:8443 --listen 127.0.0.1:9443
+  mvault enclave run model.eif s3://models/team/minilm --kms kms.eu-west-1.amazonaws.com:443
   mvault enclave run model.eif minilm.mvault --broker 127.0.0.1:8443 --dangerous-dev-signer dev/
 
-Exit codes: 0 stopped, 1 failed, 3 the model is not authentic, 4 the broker refused.")]
+Exit codes: 0 stopped, 1 failed, 3 the model is not authentic, 4 broker or KMS refused.")]
 pub struct Args {
     /// The image
     #[arg(value_name = "EIF")]
@@ -37,9 +38,8 @@ pub struct Args {
     /// The sealed model: a file, or `s3://BUCKET/PREFIX/NAME[:VERSION|@TAG]`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Where TLS to the broker is forwarded, and nowhere else
-    #[arg(long, value_name = "HOST:PORT")]
-    broker: String,
+    #[command(flatten)]
+    keys: KeysArgs,
     /// Where clients connect
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
@@ -66,6 +66,28 @@ pub struct Args {
     aws: AwsArgs,
 }
 
+/// Where the image's key request goes.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct KeysArgs {
+    /// Where TLS to the broker is forwarded, and nowhere else
+    #[arg(long, value_name = "HOST:PORT")]
+    broker: Option<String>,
+    /// Where TLS to AWS KMS is forwarded, and nowhere else. This machine's AWS credentials sign the request
+    #[arg(long, value_name = "HOST:PORT")]
+    kms: Option<String>,
+}
+
+impl KeysArgs {
+    /// What it is, and its address.
+    fn address(&self) -> (&'static str, &str) {
+        match (&self.broker, &self.kms) {
+            (Some(address), _) => ("broker", address),
+            (_, kms) => ("AWS KMS", kms.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let artifact = Artifact::open(&args.model, &args.aws, out)?;
     let parts = artifact.parts()?;
@@ -84,10 +106,14 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     .map_err(|e| CliError::failed(format!("the interrupt handler cannot be set: {e}")))?;
     let began = Instant::now();
     let machine = Machine::prepare(args, signer.as_ref())?;
+    let credentials = args.keys.kms.as_ref().map(|_| args.aws.connect(out)).transpose()?;
+    if let Some(aws) = &credentials {
+        aws.credentials()?; // now, not after the boot
+    }
     let (file, offset, len) = parts.at();
     let header = artifact.header.bytes();
     std::thread::scope(|scope| {
-        let relay = Relay::start(scope, &machine, args, (header, file, offset, len), events.clone())?;
+        let relay = Relay::start(scope, &machine, args, (header, file, offset, len), credentials, events.clone())?;
         let mut machine = machine.start(events)?;
         let patience = args.timeout.map(Duration::from_secs);
         let mut failed = None;
@@ -148,10 +174,14 @@ fn refused(why: &str) -> CliError {
     let message = format!("the enclave: {}", crate::output::printable(why));
     let step = why.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(step, _)| step);
     let refused_by_broker = why.contains("refused at step");
+    let refused_by_kms = why.contains("AWS KMS: AccessDeniedException");
     match step {
         Some("E-5") if refused_by_broker => {
             CliError::denied(message).by_rule("E-5").hint("`mvault broker why` says expected, actual and what to do")
         }
+        Some("E-5") if refused_by_kms => CliError::denied(message)
+            .by_rule("E-5")
+            .hint("`mvault enclave measure --kms` prints what the key's policy must demand of this image"),
         Some(step @ ("E-4" | "E-6" | "E-7")) if !why.contains("the parent's model") => CliError::not_authentic(message)
             .by_rule(step)
             .hint("the image pins signer, name and version of its model; docs/ENCLAVE.md section 3"),

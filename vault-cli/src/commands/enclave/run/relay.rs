@@ -15,6 +15,7 @@ use std::time::Duration;
 use vault_core::io::ReadAt;
 use vault_enclave::fetch::{MAX_WRITE, answer};
 use vault_enclave::port;
+use vault_store::aws::Aws;
 
 /// Connections at once, of each port.
 const MOST: usize = 64;
@@ -71,6 +72,7 @@ impl Relay {
         machine: &Machine,
         args: &'e Args,
         model: Model<'e>,
+        credentials: Option<Aws>,
         events: Sender<Event>,
     ) -> Result<Self, CliError> {
         let uds = machine.uds();
@@ -83,6 +85,10 @@ impl Relay {
             Ok::<_, CliError>(listener)
         };
         let (journal, models, brokers) = (listen(port::JOURNAL)?, listen(port::MODEL)?, listen(port::BROKER)?);
+        let credentials = match credentials {
+            Some(aws) => Some((listen(port::CREDENTIALS)?, aws)),
+            None => None,
+        };
         let clients = TcpListener::bind(args.listen)
             .map_err(|e| io(args.listen)(e).hint("something else listens there; --listen takes another address"))?;
         let address = clients.local_addr().map_err(io(args.listen))?;
@@ -105,16 +111,29 @@ impl Relay {
                 }
             },
         );
-        let told = events;
+        let told = events.clone();
+        let (what, to) = args.keys.address();
         serve(
             scope,
             &stopped,
             move || Ok(brokers.accept()?.0),
-            move |stream| match dial(&args.broker) {
+            move |stream| match dial(to) {
                 Ok(tcp) => forward(&stream, &tcp),
-                Err(e) => drop(told.send(Event::Relay(format!("broker {}: {e}", args.broker)))),
+                Err(e) => drop(told.send(Event::Relay(format!("{what} {to}: {e}")))),
             },
         );
+        if let Some((listener, aws)) = credentials {
+            serve(
+                scope,
+                &stopped,
+                move || Ok(listener.accept()?.0),
+                move |mut stream| {
+                    if let Err(e) = say_credentials(&aws, &mut stream) {
+                        let _ = events.send(Event::Relay(format!("AWS credentials: {e}"))); // it may have ended
+                    }
+                },
+            );
+        }
         serve(
             scope,
             &stopped,
@@ -184,6 +203,18 @@ fn read_journal(stream: UnixStream, events: &Sender<Event>) {
             return;
         }
     }
+}
+
+/// docs/ENCLAVE.md section 4. They go to the enclave alone: its port is a socket in a folder of this user's.
+fn say_credentials(aws: &Aws, stream: &mut UnixStream) -> Result<(), String> {
+    let keys = aws.credentials().map_err(|e| e.to_string())?;
+    let said = serde_json::json!({
+        "access_key_id": keys.access_key_id(),
+        "secret_access_key": keys.secret_access_key(),
+        "session_token": keys.session_token(),
+    });
+    let said = zeroize::Zeroizing::new(said.to_string());
+    stream.write_all(said.as_bytes()).map_err(|e| e.to_string())
 }
 
 fn dial(address: &str) -> std::io::Result<TcpStream> {
