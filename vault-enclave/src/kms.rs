@@ -254,7 +254,7 @@ fn refused(status: u16, request: String, body: &[u8]) -> ReleaseError {
             let code = kind.rsplit('#').next().unwrap_or_default();
             ReleaseError::Kms { code: plain(code), message: plain(&message), request }
         }
-        Err(_) => ReleaseError::Status { status, message: plain(&String::from_utf8_lossy(body)) },
+        Err(_) => ReleaseError::Status { who: "AWS KMS", status, message: plain(&String::from_utf8_lossy(body)) },
     }
 }
 

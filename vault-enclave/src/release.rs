@@ -80,8 +80,10 @@ pub enum ReleaseError {
         wait_s: Option<u64>,
     },
     /// The broker, or KMS, answered something else.
-    #[error("answered with status {status}: {message}")]
+    #[error("{who} answered with status {status}: {message}")]
     Status {
+        /// `the broker` or `AWS KMS`.
+        who: &'static str,
         /// HTTP's.
         status: u16,
         /// The first line of its text.
@@ -344,7 +346,11 @@ impl Client {
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec();
         let text = String::from_utf8_lossy(&body.map_err(|e| failure(&self.pinned.url, &e))?).into_owned();
-        if status == 200 { Ok(text) } else { Err(ReleaseError::Status { status, message: first_line(&text) }) }
+        if status == 200 {
+            Ok(text)
+        } else {
+            Err(ReleaseError::Status { who: "the broker", status, message: first_line(&text) })
+        }
     }
 
     /// Sends a message; gives the body of a 200, or the refusal.
@@ -359,7 +365,11 @@ impl Client {
         match (status, is_message) {
             (200, true) => Ok(body),
             (_, true) => Err(refused(&body)),
-            _ => Err(ReleaseError::Status { status, message: first_line(&String::from_utf8_lossy(&body)) }),
+            _ => Err(ReleaseError::Status {
+                who: "the broker",
+                status,
+                message: first_line(&String::from_utf8_lossy(&body)),
+            }),
         }
     }
 }

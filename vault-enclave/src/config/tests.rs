@@ -51,7 +51,8 @@ fn oversize_and_binary_files_are_refused() {
     assert!(Config::parse(b"\xff").is_err());
 }
 
-const KMS: &str = "[kms]\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/1234abcd\"\nurl = \"https://kms.example\"\nca = \"\"\n";
+const KMS: &str =
+    "[kms]\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/1234abcd\"\nurl = \"https://kms.example\"\nca = \"\"\n";
 
 #[test]
 fn keys_come_from_a_broker_or_from_kms_and_not_from_both() {
