@@ -17,7 +17,7 @@ use vault_enclave::attested::{Attested, CallError, TlsKey, Wanted};
 use vault_enclave::config::Config;
 use vault_enclave::model::{Statement, tls_binding};
 use vault_enclave::release::Attester;
-use vault_enclave::serve::{Accept, Backend, Embedded, Engine, EngineError, Service};
+use vault_enclave::serve::{Accept, Backend, Data, Embedded, Engine, EngineError, Infer, Port, Service, Tensor};
 
 const CONFIG: &str = include_str!("../../vault-cli/tests/enclave.toml");
 
@@ -396,4 +396,116 @@ fn the_images_own_server_is_asked_within_the_same_limits() {
     assert_eq!(ask("/health", None), (200, "ready\n".into()));
     let nobody = Enclave::start_with(honest, |c| c, |_| Backend::Own(SocketAddr::from(([127, 0, 0, 1], 1))));
     assert_eq!(nobody.connect().unwrap().request("/x", None, None).unwrap().0, 502);
+}
+
+/// Doubles a row of three, and says how many rows there were.
+struct Doubling {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Doubling {
+    fn new(asked: Arc<AtomicUsize>) -> Self {
+        let port =
+            |name: &str, datatype, shape: &[Option<usize>]| Port { name: name.into(), datatype, shape: shape.into() };
+        let inputs = vec![port("x", "FP32", &[None, Some(3)]), port("flag", "BOOL", &[])];
+        let outputs = vec![port("y", "FP32", &[None, Some(3)]), port("rows", "INT64", &[])];
+        Self { inputs, outputs, asked }
+    }
+}
+
+impl Infer for Doubling {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn infer(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EngineError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let [Tensor { shape, data: Data::F32(x) }, Tensor { data: Data::Bool(_), .. }] = &inputs[..] else {
+            panic!("{inputs:?}")
+        };
+        let doubled = x.iter().map(|x| x * 2.0).collect();
+        let rows = i64::try_from(shape[0]).unwrap();
+        let y = Tensor { shape: shape.clone(), data: Data::F32(doubled) };
+        Ok(vec![y, Tensor { shape: vec![], data: Data::I64(vec![rows]) }])
+    }
+}
+
+fn doubling() -> Enclave {
+    Enclave::start_with(honest, |config| config, |asked| Backend::Infer(Arc::new(Doubling::new(asked))))
+}
+
+fn infer(enclave: &Enclave, path: &str, body: Option<&str>) -> (u16, serde_json::Value) {
+    let (status, answer) = enclave.connect().unwrap().request(path, body.map(str::as_bytes), None).unwrap();
+    (status, serde_json::from_slice(&answer).unwrap())
+}
+
+const FLAG: &str = r#"{"name":"flag","datatype":"BOOL","shape":[],"data":[true]}"#;
+
+#[test]
+fn tensors_go_in_and_out_in_the_open_inference_protocol() {
+    let enclave = doubling();
+    let (status, metadata) = infer(&enclave, "/v2/models/minilm", None);
+    assert_eq!((status, &metadata["inputs"][0]["shape"]), (200, &serde_json::json!([-1, 3])));
+    let expected = serde_json::json!([2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+    for data in ["[1,2,3,4,5,6]", "[[1,2,3],[4,5,6]]"] {
+        let x = format!(r#"{{"name":"x","datatype":"FP32","shape":[2,3],"data":{data}}}"#);
+        let body = format!(r#"{{"id":"7","inputs":[{FLAG},{x}]}}"#);
+        let (status, answer) = infer(&enclave, "/v2/models/minilm/infer", Some(&body));
+        assert_eq!((status, &answer["id"], &answer["model_version"]), (200, &"7".into(), &"2".into()), "{answer}");
+        assert_eq!(
+            (&answer["outputs"][0]["data"], &answer["outputs"][1]["data"]),
+            (&expected, &serde_json::json!([2]))
+        );
+        let body = body.replace("\"inputs\"", "\"outputs\":[{\"name\":\"rows\"}],\"inputs\"");
+        let (_, answer) = infer(&enclave, "/v2/models/minilm/infer", Some(&body));
+        assert_eq!(answer["outputs"].as_array().map(|o| (o.len(), o[0]["name"].clone())), Some((1, "rows".into())));
+    }
+    assert_eq!(infer(&enclave, "/v1/embeddings", Some("{}")).0, 404);
+    assert_eq!(infer(&enclave, "/v2/models/other/infer", Some("{}")).0, 404);
+    assert_eq!(infer(&Enclave::honest(), "/v2/models/minilm", None).0, 404);
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused_before_the_engine_sees_them() {
+    let enclave = doubling();
+    let secret = "31415926";
+    let x = |datatype: &str, shape: &str, data: &str| {
+        format!(r#"{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":{shape},"data":{data}}},{FLAG}]}}"#)
+    };
+    for (body, words) in [
+        (secret.to_owned(), "expected {"),
+        (format!("{{\"inputs\":[{FLAG}]}}"), "inputs: expected x, flag"),
+        (format!("{{\"inputs\":[{FLAG},{FLAG}]}}"), "inputs: expected x, flag"),
+        (x("FP64", "[1,3]", "[1,2,3]"), "x: expected datatype FP32"),
+        (x("FP32", "[1,4]", "[1,2,3,4]"), "x: expected shape [-1, 3]"),
+        (x("FP32", "[3]", "[1,2,3]"), "x: expected shape [-1, 3]"),
+        (x("FP32", "[2,3]", "[1,2,31415926]"), "x: data is not as many"),
+        (x("FP32", "[0,3]", "[]"), "x: data is not as many"),
+        (x("FP32", "[1152921504606846976,3]", "[31415926]"), "x: data is not as many"),
+        (x("FP32", "[6148914691236517206,3]", "[31415926,1]"), "x: data is not as many"), // the product wraps
+        (x("FP32", "[1,3]", "[1,2,\"31415926\"]"), "x: data is not as many"),
+        (x("FP32", "[1,3]", "[1,2,1e300]"), "x: data is not as many"),
+        (x("FP32", "[1,3]", &format!("{}1,2,3{}", "[".repeat(9), "]".repeat(9))), "x: data is not as many"),
+        (x("FP32", "[1,3]", &"[".repeat(5000)), "expected {"),
+        (x("FP32", "[-1,3]", "[1,2,3]"), "expected {"),
+        (
+            x("FP32", "[1,3]", "[1,2,3]").replace("\"inputs\"", "\"outputs\":[{\"name\":\"z\"}],\"inputs\""),
+            "outputs: expected some of y, rows",
+        ),
+        (x("FP32", "[1,3]", "[1,2,3]").replace("\"inputs\"", "\"raw\":1,\"inputs\""), "expected {"),
+    ] {
+        let (status, answer) = infer(&enclave, "/v2/models/minilm/infer", Some(&body));
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(status == 400 && message.contains(words), "{body}: {status} {message}");
+        assert!(!message.contains(secret), "{message}");
+    }
+    assert_eq!(enclave.asked.load(Ordering::SeqCst), 0);
+    // The same numbers, however they are spelled, are one input to the watch; the enclave goes on.
+    assert_eq!(infer(&enclave, "/v2/models/minilm/infer", Some(&x("FP32", "[1,3]", "[1,2.0,3e0]"))).0, 200);
 }

@@ -11,6 +11,8 @@
 mod common;
 #[path = "enclave/kms.rs"]
 mod kms;
+#[path = "enclave/onnx.rs"]
+mod onnx;
 #[path = "enclave/parent.rs"]
 mod parent;
 #[path = "enclave/refusals.rs"]

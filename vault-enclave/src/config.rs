@@ -111,6 +111,8 @@ pub struct Serve {
 pub enum Engine {
     /// BERT-type encoders from safetensors, with a tokenizer.
     Bert,
+    /// An ONNX graph.
+    Onnx,
 }
 
 impl Default for Serve {

@@ -2,10 +2,12 @@
 //! kept or said.
 
 mod api;
+mod infer;
 mod metrics;
 mod proxy;
 
 pub use api::EmbeddingsRequest;
+pub use infer::{Data, Infer, Port, Tensor, read_tensors};
 
 use crate::attested::TlsKey;
 use crate::config::Config;
@@ -53,8 +55,10 @@ pub struct EngineError(pub String);
 
 /// What answers.
 pub enum Backend {
-    /// A built-in engine.
+    /// The built-in engine for texts.
     Engine(Arc<dyn Engine>),
+    /// The built-in engine for tensors.
+    Infer(Arc<dyn Infer>),
     /// The image's own server, on this address of the enclave's loopback: HTTP/1.1.
     Own(SocketAddr),
 }

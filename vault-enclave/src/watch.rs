@@ -5,7 +5,7 @@
 
 use crate::config::{Serve, Watch};
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,14 @@ impl Clients {
     }
 
     /// What was answered: inputs with their embeddings (unit length), and how many tokens it took.
-    pub fn answered(&self, name: &str, now: Instant, inputs: &[&str], embeddings: &[Vec<f32>], tokens: u64) -> Sign {
+    pub fn answered(
+        &self,
+        name: &str,
+        now: Instant,
+        inputs: &[impl Hash],
+        embeddings: &[Vec<f32>],
+        tokens: u64,
+    ) -> Sign {
         let most = usize::try_from(self.watch.stop.min(MOST)).unwrap_or(usize::MAX);
         self.with(name, now, |client| {
             client.tokens = client.tokens.saturating_add(tokens);

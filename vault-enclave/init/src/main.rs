@@ -6,6 +6,7 @@ mod journal;
 mod link;
 mod machine;
 mod nsm;
+mod onnx;
 mod own;
 
 use bert::Bert;
@@ -14,6 +15,7 @@ use getrandom::rand_core::UnwrapErr;
 use journal::Journal;
 use link::{Listener, Parent, find_parent};
 use nsm::Nsm;
+use onnx::Onnx;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::net::SocketAddr;
@@ -23,12 +25,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vault_core::header::hex;
 use vault_enclave::attested::TlsKey;
-use vault_enclave::config::{Config, Keys, PATH};
+use vault_enclave::config::{self, Config, Keys, PATH};
 use vault_enclave::kms::KmsClient;
 use vault_enclave::model::{Chosen, ModelError, Sealed};
 use vault_enclave::port;
 use vault_enclave::release::{Client, ReleaseError, ReleasedKey};
-use vault_enclave::serve::{Backend, Engine, Service};
+use vault_enclave::serve::{Backend, Service};
 
 /// How often broker or KMS is asked where asking again can help.
 const ASKED: u32 = 5;
@@ -98,7 +100,7 @@ fn boot(journal: &Journal) -> Result<std::convert::Infallible, String> {
     journal.say(&format!("[E-6] {:?} version {}", statement.name, statement.version));
 
     let (backend, own) = match own::command().map_err(at("E-3"))? {
-        None => (Backend::Engine(Arc::new(load(journal, &chosen, &config)?) as Arc<dyn Engine>), None),
+        None => (load(journal, &chosen, &config)?, None),
         Some(command) => {
             let (child, address) = load_own(journal, &chosen, &config, &command)?;
             (Backend::Own(address), Some(child))
@@ -217,14 +219,30 @@ fn stream<T>(
     load(threads, &progress).map_err(|e| e.to_string())
 }
 
-/// E-7 and E-8.
-fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert, String> {
+/// E-7 and E-8 for the built-in engines.
+fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Backend, String> {
     let (began, total) = (Instant::now(), chosen.sealed_len());
     let weights = stream(journal, total, |threads, progress| chosen.load(threads, progress))?;
     let took = began.elapsed().as_secs_f64();
     let entries: u64 = chosen.manifest().entries.iter().map(|entry| entry.size).sum();
     let (tensors, files) = weights.finish();
-    let bert = Bert::new(tensors, &files, config.serve.max_tokens).map_err(at("E-8"))?;
+    let golden = config.model.golden.as_ref().map(|path| {
+        let file = files.iter().find(|(name, _)| name == path);
+        file.map(|(_, file)| file.as_slice()).ok_or_else(|| format!("[E-8] the model has no {path}"))
+    });
+    let golden = golden.transpose()?;
+    let (backend, right) = match config.serve.engine {
+        config::Engine::Bert => {
+            let bert = Bert::new(tensors, &files, config.serve.max_tokens).map_err(at("E-8"))?;
+            let right = golden.map(|file| golden::run(&bert, file)).transpose().map_err(at("E-8"))?;
+            (Backend::Engine(Arc::new(bert)), right.map(|(count, worst)| (count, f64::from(worst))))
+        }
+        config::Engine::Onnx => {
+            let graph = Onnx::new(&files).map_err(at("E-8"))?;
+            let right = golden.map(|file| golden::run_cases(&graph, file)).transpose().map_err(at("E-8"))?;
+            (Backend::Infer(Arc::new(graph)), right)
+        }
+    };
     #[expect(clippy::cast_precision_loss)] // shown with one digit
     let megabytes = |n: u64| n as f64 / 1e6;
     journal.say(&format!(
@@ -234,16 +252,13 @@ fn load(journal: &Journal, chosen: &Chosen<'_>, config: &Config) -> Result<Bert,
         megabytes(machine::peak_memory()),
         megabytes(entries) * 1.05 + 67.1,
     ));
-    match &config.model.golden {
+    match right {
         None => journal.say("[E-8] no golden set"),
-        Some(path) => {
-            let file = files.iter().find(|(name, _)| name == path);
-            let (_, file) = file.ok_or_else(|| format!("[E-8] the model has no {path}"))?;
-            let (count, distance) = golden::run(&bert, file).map_err(at("E-8"))?;
-            journal.say(&format!("[E-8] golden set: {count} right, largest difference {distance:.1e}"));
+        Some((count, worst)) => {
+            journal.say(&format!("[E-8] golden set: {count} right, largest difference {worst:.1e}"));
         }
     }
-    Ok(bert)
+    Ok(backend)
 }
 
 /// The hypervisor's time at boot, carried on by the machine's counter.

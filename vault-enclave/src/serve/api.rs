@@ -1,5 +1,6 @@
 //! The routes: docs/ENCLAVE.md section 6.
 
+use super::infer::{self, Infer};
 use super::{Backend, Embedded, Engine, EngineError, Service, proxy};
 use crate::attested::AttestationAnswer;
 use crate::model::tls_binding;
@@ -7,7 +8,7 @@ use crate::watch::{Limit, Sign};
 use base64ct::{Base64, Encoding};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -83,18 +84,26 @@ pub(super) async fn answer(service: Arc<Service>, request: Request<Incoming>) ->
         (&Method::GET, "/v1/models") => "models",
         (&Method::GET, "/health") => "health",
         (&Method::GET, "/metrics") => "metrics",
-        _ if matches!(service.backend, Backend::Own(_)) => "own",
-        (&Method::POST, "/v1/embeddings") => "embeddings",
-        _ => "other",
+        (method, path) => match service.backend {
+            Backend::Own(_) => "own",
+            Backend::Engine(_) if (method, path) == (&Method::POST, "/v1/embeddings") => "embeddings",
+            Backend::Engine(_) => "other",
+            Backend::Infer(_) => infer::route(method, path, &service.model.name),
+        },
     };
     let answered = match route {
         "attestation" => attestation(&service, request.uri().query().unwrap_or_default()).await,
-        "embeddings" | "own" => limited_request(&service, request).await,
+        "embeddings" | "infer" | "own" => limited_request(&service, request).await,
+        "metadata" => metadata(&service),
         "models" => Ok(json(StatusCode::OK, &models(&service))),
         "health" => Ok(text("ready\n")),
         "metrics" => Ok(text(&service.metrics.text())),
         _ => {
-            Err(Refused::new(StatusCode::NOT_FOUND, "not_found", "GET /v1/attestation first, then POST /v1/embeddings"))
+            let then = match service.backend {
+                Backend::Infer(_) => format!("POST /v2/models/{}/infer", service.model.name),
+                _ => "POST /v1/embeddings".into(),
+            };
+            Err(Refused::new(StatusCode::NOT_FOUND, "not_found", format!("GET /v1/attestation first, then {then}")))
         }
     };
     let answer = answered.unwrap_or_else(|refused| refusal(&refused));
@@ -133,6 +142,7 @@ async fn limited_request(service: &Arc<Service>, request: Request<Incoming>) -> 
         let body = body_of(service, body).await?;
         match &service.backend {
             Backend::Engine(engine) => embed(service, Arc::clone(engine), client, &body).await,
+            Backend::Infer(engine) => infer(service, Arc::clone(engine), client, &body).await,
             Backend::Own(address) => own(service, *address, head, body).await,
         }
     };
@@ -196,6 +206,16 @@ async fn embed(
     });
     let done = work.await.map_err(|_| internal("the engine failed"))?;
     let (Embedded { vectors, tokens }, sign, client) = done.map_err(|e| internal(e.0))?;
+    act_on(service, sign, &client).await;
+    service.metrics.embedded(vectors.len(), tokens);
+    let data: Vec<_> = vectors.into_iter().enumerate().map(|(index, v)| Embedding::new(index, v)).collect();
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let answer = Embeddings { object: "list", data, model: service.model.name.clone(), usage };
+    bounded(service, json(StatusCode::OK, &answer))
+}
+
+/// What the watch says of a client.
+async fn act_on(service: &Service, sign: Sign, client: &str) {
     match sign {
         Sign::Quiet => {}
         Sign::Warn(score) => {
@@ -203,17 +223,47 @@ async fn embed(
         }
         Sign::Slow => sleep(SLOWER).await,
     }
-    service.metrics.embedded(vectors.len(), tokens);
-    let data: Vec<_> = vectors.into_iter().enumerate().map(|(index, v)| Embedding::new(index, v)).collect();
-    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    let answer = Embeddings { object: "list", data, model: service.model.name.clone(), usage };
-    let answer = json(StatusCode::OK, &answer);
-    let size = hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(u64::MAX);
-    if size > limits.max_answer_bytes as u64 {
-        let message = format!("the answer has {size} bytes; at most {}: ask for fewer texts", limits.max_answer_bytes);
+}
+
+/// An answer that is not too large.
+fn bounded(service: &Service, answer: Answer) -> Result<Answer, Refused> {
+    let (size, most) = (answer.body().size_hint().exact().unwrap_or(u64::MAX), service.config.serve.max_answer_bytes);
+    if size > most as u64 {
+        let message = format!("the answer has {size} bytes; at most {most}: ask for less at once");
         return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message));
     }
     Ok(answer)
+}
+
+fn metadata(service: &Service) -> Result<Answer, Refused> {
+    let Backend::Infer(engine) = &service.backend else { return Err(internal("another engine")) };
+    Ok(json(StatusCode::OK, &infer::metadata(&**engine, &service.model)))
+}
+
+async fn infer(
+    service: &Arc<Service>,
+    engine: Arc<dyn Infer>,
+    client: String,
+    body: &Bytes,
+) -> Result<Answer, Refused> {
+    let asked = infer::read(body, engine.inputs(), engine.outputs()).map_err(bad)?;
+    let permit = Arc::clone(&service.work).acquire_owned().await;
+    let working = Arc::clone(service);
+    let work = spawn_blocking(move || {
+        let _permit = permit;
+        let (numbers, input) = (asked.numbers(), asked.digest());
+        let infer::Asked { id, inputs, outputs: wanted } = asked;
+        let outputs = engine.infer(inputs)?;
+        let direction = outputs.first().map(infer::Tensor::direction).unwrap_or_default();
+        let sign = working.clients.answered(&client, Instant::now(), &[input], &[direction], numbers);
+        let answer = infer::answer(&working.model, id, outputs, &wanted, engine.outputs())?;
+        Ok::<_, EngineError>((answer, numbers, sign, client))
+    });
+    let done = work.await.map_err(|_| internal("the engine failed"))?;
+    let (answer, numbers, sign, client) = done.map_err(|e| internal(e.0))?;
+    act_on(service, sign, &client).await;
+    service.metrics.embedded(1, numbers);
+    bounded(service, json(StatusCode::OK, &answer))
 }
 
 #[derive(Serialize)]

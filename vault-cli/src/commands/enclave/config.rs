@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use vault_core::header::hex;
 use vault_core::recipient::aws_kms::KeyArn;
 use vault_core::signature::PublisherPublicKey;
-use vault_enclave::config::{BrokerFile, Config, ConfigError, KmsFile, MAX_FILE, Serve, Watch};
+use vault_enclave::config::{BrokerFile, Config, ConfigError, Engine, KmsFile, MAX_FILE, Serve, Watch};
 use vault_enclave::kms::default_url;
 
 /// Write the measured configuration of an image: which broker, signer, model and version it takes
@@ -47,6 +47,9 @@ pub struct Args {
     /// The model's file that has questions and right answers; a wrong answer stops the enclave
     #[arg(long, value_name = "PATH")]
     golden: Option<String>,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = EngineName::Bert)]
+    engine: EngineName,
     /// Where to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -65,6 +68,15 @@ struct KeysArgs {
     /// The key in AWS KMS that the image asks about, in place of a broker
     #[arg(long, value_name = "ARN")]
     kms: Option<String>,
+}
+
+/// The built-in engines; `enclave build --cmd` brings another.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum EngineName {
+    /// Encoders of sentences, from safetensors
+    Bert,
+    /// A graph, tensors in and out
+    Onnx,
 }
 
 #[derive(Serialize)]
@@ -104,7 +116,12 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         golden: args.golden.as_deref(),
         signer: signer.to_pem().map_err(CliError::from)?,
     };
-    let file = File { version: 1, model, broker, kms, serve: Serve::default(), watch: Watch::default() };
+    let engine = match args.engine {
+        EngineName::Bert => Engine::Bert,
+        EngineName::Onnx => Engine::Onnx,
+    };
+    let serve = Serve { engine, ..Serve::default() };
+    let file = File { version: 1, model, broker, kms, serve, watch: Watch::default() };
     let body = toml::to_string(&file).map_err(|e| CliError::failed(e.to_string()))?;
     let text = format!("{HEAD}{body}");
     check(text.as_bytes(), &args.output)?;

@@ -1,5 +1,7 @@
 //! `mvault enclave run`: boots an image, serves it the sealed model and the broker's connection, and forwards its clients.
 
+mod channel;
+mod nitro;
 mod qemu;
 mod relay;
 
@@ -7,21 +9,28 @@ use crate::aws::AwsArgs;
 use crate::commands::artifact::Artifact;
 use crate::error::CliError;
 use crate::output::Output;
-use qemu::{Machine, Signer};
+use channel::Way;
+use getrandom::SysRng;
+use nitro::Nitro;
+use qemu::{Accelerator, Machine, Signer};
+use rand_core::TryRng;
 use relay::{Event, Relay};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How long a machine may take to power off after its last line. Emulated ones have been seen to halt instead.
 const POWER_OFF: Duration = Duration::from_secs(5);
 
+/// How long KVM may take to the first line before emulation is tried. Emulation takes 1.2 s here.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+
 /// Boot an enclave image, serve it a sealed model, and forward its clients
 ///
-/// The parent's part: it carries ciphertext and TLS, and is trusted with nothing. Boots in QEMU's nitro-enclave machine, by emulation.
-/// Ends with the enclave, or at Ctrl-C.
+/// The parent's part: it carries ciphertext and TLS, and is trusted with nothing. Boots by nitro-cli on EC2, elsewhere in QEMU's
+/// nitro-enclave machine. Ends with the enclave, or at Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -49,6 +58,9 @@ pub struct Args {
     /// The enclave's processors
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=128))]
     cpus: u32,
+    /// What boots it
+    #[arg(long, value_enum, default_value_t = MachineName::Auto)]
+    machine: MachineName,
     /// Folder with qemu-system-x86_64 and vhost-device-vsock [default: what scripts/setup.sh emulator built]
     #[arg(long, value_name = "DIR")]
     emulator: Option<PathBuf>,
@@ -88,6 +100,109 @@ impl KeysArgs {
     }
 }
 
+/// What boots an image.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum MachineName {
+    /// nitro-cli where there is /dev/nitro_enclaves; else QEMU, with KVM where that carries the guest
+    Auto,
+    /// nitro-cli, on EC2
+    Nitro,
+    /// QEMU, with KVM
+    Kvm,
+    /// QEMU, by emulation
+    Emulation,
+}
+
+/// What is tried, in this order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    Nitro,
+    Qemu(Accelerator),
+}
+
+impl MachineName {
+    fn boots(self) -> Vec<Boot> {
+        let emulation = Boot::Qemu(Accelerator::Emulation);
+        match self {
+            Self::Nitro => vec![Boot::Nitro],
+            Self::Kvm => vec![Boot::Qemu(Accelerator::Kvm)],
+            Self::Emulation => vec![emulation],
+            Self::Auto if Path::new(nitro::DEVICE).exists() => vec![Boot::Nitro],
+            Self::Auto if qemu::kvm_opens() => vec![Boot::Qemu(Accelerator::Kvm), emulation],
+            Self::Auto => vec![emulation],
+        }
+    }
+}
+
+/// A machine that is ready to boot.
+enum Prepared {
+    Nitro(Nitro),
+    Qemu(Machine),
+}
+
+/// A machine that runs.
+enum Running {
+    Nitro(nitro::Running),
+    Qemu(qemu::Running),
+}
+
+impl Prepared {
+    fn new(boot: Boot, args: &Args, signer: Option<&Signer>) -> Result<Self, CliError> {
+        match boot {
+            Boot::Qemu(accelerator) => Machine::prepare(args, signer, accelerator).map(Self::Qemu),
+            Boot::Nitro if signer.is_some() => {
+                Err(CliError::usage("--dangerous-dev-signer is of the emulator: on EC2 the hardware signs"))
+            }
+            Boot::Nitro => {
+                let random = SysRng.try_next_u32().map_err(|e| CliError::failed(e.to_string()))?;
+                Nitro::prepare(args, FIRST_CID + random % (i32::MAX.unsigned_abs() - FIRST_CID)).map(Self::Nitro)
+            }
+        }
+    }
+
+    fn way(&self) -> Way {
+        match self {
+            Self::Nitro(machine) => machine.way(),
+            Self::Qemu(machine) => machine.way(),
+        }
+    }
+
+    fn start(self, events: Sender<Event>) -> Result<Running, CliError> {
+        match self {
+            Self::Nitro(machine) => machine.start(events).map(Running::Nitro),
+            Self::Qemu(machine) => machine.start(events).map(Running::Qemu),
+        }
+    }
+}
+
+impl Running {
+    /// Ends it; gives the last lines of its console.
+    fn stop(&mut self) -> String {
+        match self {
+            Self::Qemu(machine) => machine.stop(),
+            Self::Nitro(machine) => {
+                machine.stop();
+                String::new()
+            }
+        }
+    }
+}
+
+/// The lowest CID that is nobody's by convention.
+const FIRST_CID: u32 = 16;
+
+/// How an attempt ended.
+enum Outcome {
+    /// Ctrl-C, or time was up.
+    Stopped,
+    /// It ended by itself, with a line that says why.
+    Failed(String),
+    /// It ended by itself: the status, and the last of its console.
+    Died(String, String),
+    /// KVM opened, and no line came: nothing ran.
+    Silent,
+}
+
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let artifact = Artifact::open(&args.model, &args.aws, out)?;
     let parts = artifact.parts()?;
@@ -104,68 +219,96 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         let _ = interrupted.send(Event::Interrupted); // nobody waits any more: it ends anyway
     })
     .map_err(|e| CliError::failed(format!("the interrupt handler cannot be set: {e}")))?;
-    let began = Instant::now();
-    let machine = Machine::prepare(args, signer.as_ref())?;
     let credentials = args.keys.kms.as_ref().map(|_| args.aws.connect(out)).transpose()?;
-    if let Some(aws) = &credentials {
-        aws.credentials()?; // now, not after the boot
-    }
     let (file, offset, len) = parts.at();
-    let header = artifact.header.bytes();
-    std::thread::scope(|scope| {
-        let relay = Relay::start(scope, &machine, args, (header, file, offset, len), credentials, events.clone())?;
-        let mut machine = machine.start(events)?;
-        let patience = args.timeout.map(Duration::from_secs);
-        let mut failed = None;
-        let mut last: Option<Instant> = None;
-        let ended = loop {
-            let left = patience.map_or(Duration::from_hours(24), |p| p.saturating_sub(began.elapsed()));
-            let left = last.map_or(left, |said| left.min(POWER_OFF.saturating_sub(said.elapsed())));
-            match told.recv_timeout(left) {
-                Ok(Event::Last) => last = Some(Instant::now()),
-                Ok(Event::Line(line)) => {
-                    let at = began.elapsed().as_secs_f64();
-                    out.event(
-                        &json!({ "line": line, "s": at, "dev_root": !mark.is_empty() }),
-                        &format!("{mark}{line}"),
-                    )?;
-                    if let Some((_, why)) = line.split_once(" failed: ") {
-                        failed = Some(why.to_owned());
-                    }
-                    if line.contains("[E-10] ready") {
-                        let at = began.elapsed().as_secs_f64();
-                        let words = format!("{mark}ready after {at:.1} s: https://{}", relay.address);
-                        out.event(&json!({ "ready": relay.address.to_string(), "s": at }), &words)?;
-                    }
-                }
-                Ok(Event::Console(line)) if args.console => {
-                    out.event(&json!({ "console": line }), &format!("{mark}console: {line}"))?;
-                }
-                Ok(Event::Console(_)) => {}
-                Ok(Event::Relay(line)) => {
-                    out.event(&json!({ "relay": line }), &format!("{mark}relay: {line}"))?;
-                }
-                Ok(Event::Ended(status)) => break Some(status),
-                Err(RecvTimeoutError::Timeout) if last.is_some() => break Some("it did not power off".to_owned()),
-                Err(RecvTimeoutError::Timeout) if patience.is_none() => {}
-                Ok(Event::Interrupted) | Err(_) => break None,
+    let model = (artifact.header.bytes(), file, offset, len);
+    let boots = args.machine.boots();
+    for (place, boot) in boots.iter().enumerate() {
+        let machine = Prepared::new(*boot, args, signer.as_ref())?;
+        if let Some(aws) = &credentials {
+            aws.credentials()?; // now, not after the boot
+        }
+        let more = boots.len() > place + 1;
+        let outcome = std::thread::scope(|scope| {
+            let credentials = credentials.clone();
+            let relay = Relay::start(scope, &machine.way(), args, model, credentials, events.clone())?;
+            let mut machine = machine.start(events.clone())?;
+            follow(args, out, mark, &told, &relay, &mut machine, more)
+        })?;
+        return match outcome {
+            Outcome::Silent => {
+                out.note("KVM opens on this machine, and the enclave does not run on it: emulating; --machine emulation does at once");
+                continue;
+            }
+            Outcome::Stopped => out.event(&json!({ "stopped": true }), &format!("{mark}stopped")),
+            Outcome::Failed(why) => Err(refused(&why)),
+            Outcome::Died(status, console) => {
+                let error = CliError::failed(format!("the machine ended by itself: {status}"));
+                Err(error.hint(if console.is_empty() { "--console shows more".into() } else { console }))
             }
         };
-        // What was on its way when the machine ended.
-        while let Ok(event) = told.recv_timeout(Duration::from_millis(200)) {
-            if let Event::Line(line) = event {
-                out.event(&json!({ "line": line }), &format!("{mark}{line}"))?;
-                failed = line.split_once(" failed: ").map(|(_, why)| why.to_owned()).or(failed);
+    }
+    Ok(())
+}
+
+/// Says what happens until it ends.
+fn follow(
+    args: &Args,
+    out: &mut Output,
+    mark: &str,
+    told: &Receiver<Event>,
+    relay: &Relay,
+    machine: &mut Running,
+    more: bool,
+) -> Result<Outcome, CliError> {
+    let (began, patience) = (Instant::now(), args.timeout.map(Duration::from_secs));
+    let (mut failed, mut last, mut spoke) = (None, None::<Instant>, false);
+    let ended = loop {
+        let left = patience.map_or(Duration::from_hours(24), |p| p.saturating_sub(began.elapsed()));
+        let left = last.map_or(left, |said| left.min(POWER_OFF.saturating_sub(said.elapsed())));
+        let left = if spoke || !more { left } else { left.min(FIRST_LINE.saturating_sub(began.elapsed())) };
+        match told.recv_timeout(left) {
+            Ok(Event::Last) => last = Some(Instant::now()),
+            Ok(Event::Line(line)) => {
+                spoke = true;
+                let at = began.elapsed().as_secs_f64();
+                out.event(&json!({ "line": line, "s": at, "dev_root": !mark.is_empty() }), &format!("{mark}{line}"))?;
+                if let Some((_, why)) = line.split_once(" failed: ") {
+                    failed = Some(why.to_owned());
+                }
+                if line.contains("[E-10] ready") {
+                    let words = format!("{mark}ready after {at:.1} s: https://{}", relay.address);
+                    out.event(&json!({ "ready": relay.address.to_string(), "s": at }), &words)?;
+                }
             }
+            Ok(Event::Console(line)) if args.console => {
+                out.event(&json!({ "console": line }), &format!("{mark}console: {line}"))?;
+            }
+            Ok(Event::Console(_)) => {}
+            Ok(Event::Relay(line)) => out.event(&json!({ "relay": line }), &format!("{mark}relay: {line}"))?,
+            Ok(Event::Ended(status)) => break Some(status),
+            Err(RecvTimeoutError::Timeout) if last.is_some() => break Some("it did not power off".to_owned()),
+            Err(RecvTimeoutError::Timeout) if more && !spoke => break Some("it says nothing".to_owned()),
+            Err(RecvTimeoutError::Timeout) if patience.is_none() => {}
+            Ok(Event::Interrupted) | Err(_) => break None,
         }
-        let console = machine.stop();
-        relay.stop();
-        match (failed, ended) {
-            (Some(why), _) => Err(refused(&why)),
-            (None, None) => out.event(&json!({ "stopped": true }), &format!("{mark}stopped")),
-            (None, Some(status)) => Err(CliError::failed(format!("the machine ended by itself: {status}"))
-                .hint(if console.is_empty() { "--console shows more".into() } else { console })),
+    };
+    // What was on its way when the machine ended.
+    while let Ok(event) = told.recv_timeout(Duration::from_millis(200)) {
+        if let Event::Line(line) = event {
+            spoke = true;
+            out.event(&json!({ "line": line }), &format!("{mark}{line}"))?;
+            failed = line.split_once(" failed: ").map(|(_, why)| why.to_owned()).or(failed);
         }
+    }
+    let console = machine.stop();
+    // The end of its process, if it was us who ended it: not an event of the next attempt.
+    while let Ok(Event::Ended(_) | Event::Console(_)) = told.recv_timeout(Duration::from_millis(200)) {}
+    Ok(match (failed, ended) {
+        (Some(why), _) => Outcome::Failed(why),
+        (None, None) => Outcome::Stopped,
+        (None, Some(_)) if more && !spoke => Outcome::Silent,
+        (None, Some(status)) => Outcome::Died(status, console),
     })
 }
 

@@ -1,7 +1,7 @@
-//! QEMU's nitro-enclave machine: a vsock device on Unix sockets, and the machine itself. Always by emulation: KVM opens on machines
-//! where the guest then dies.
+//! QEMU's nitro-enclave machine: a vsock device on Unix sockets, and the machine itself, by KVM or by emulation.
 
 use super::Args;
+use super::channel::Way;
 use super::relay::Event;
 use crate::error::{CliError, io};
 use std::collections::VecDeque;
@@ -18,6 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const KEPT: usize = 3;
 /// Where Debian's packages have the firmware.
 const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+
+/// What carries the machine's processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The host's own, by KVM.
+    Kvm,
+    /// QEMU's.
+    Emulation,
+}
+
+/// Whether KVM opens here. That a guest runs is another matter: there are machines where it opens, and the guest dies.
+pub fn kvm_opens() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
 
 /// A development authority's files.
 pub struct Signer {
@@ -65,7 +79,7 @@ impl Drop for Kill {
 
 impl Machine {
     /// Finds the emulator and starts the vsock device.
-    pub fn prepare(args: &Args, signer: Option<&Signer>) -> Result<Self, CliError> {
+    pub fn prepare(args: &Args, signer: Option<&Signer>, accelerator: Accelerator) -> Result<Self, CliError> {
         let emulator = args.emulator.clone().map_or_else(find, Ok)?;
         let program = |name: &str| {
             let path = emulator.join(name);
@@ -99,11 +113,14 @@ impl Machine {
         let machine = "nitro-enclave,vsock=c,id=i-0123456789abcdef0-enc0123456789abcdef,\
                        parent-role=arn:aws:iam::123456789012:role/parent,parent-id=i-0123456789abcdef0";
         command.args(["-M", machine, "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
-        command.args(["-accel", "tcg", "-cpu", "max"]);
+        command.args(match accelerator {
+            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Emulation => ["-accel", "tcg", "-cpu", "max"],
+        });
         command.args(["-m", &format!("{}M", args.memory), "-smp", &args.cpus.to_string()]);
         command.arg("-kernel").arg(image);
         command.args(["-chardev", &format!("socket,id=c,path={}", socket.display())]);
-        if let Some(khz) = clock_khz() {
+        if let Some(khz) = clock_khz().filter(|_| accelerator == Accelerator::Emulation) {
             command.args(["-append", &format!("tsc_early_khz={khz} tsc=nowatchdog")]); // or its clock runs wild under load
         }
         if let Some(Signer { key, leaf, bundle }) = signer {
@@ -114,9 +131,9 @@ impl Machine {
         Ok(Self { folder, vsock: Some(vsock), qemu: command })
     }
 
-    /// The Unix socket that stands for the guest's vsock; guest-to-host port P is this with `_P` behind it.
-    pub fn uds(&self) -> PathBuf {
-        self.folder.path().join("vsock")
+    /// Where its ports are.
+    pub fn way(&self) -> Way {
+        Way::Unix(self.folder.path().join("vsock"))
     }
 
     /// Boots it; its console lines and its end are events.

@@ -1,12 +1,11 @@
 //! The parent's ports: docs/ENCLAVE.md section 4. Bounded in connections; forwards to the addresses of the command line and to no other.
 
 use super::Args;
-use super::qemu::Machine;
+use super::channel::{Door, Stream, Way};
 use crate::error::{CliError, io};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -48,13 +47,11 @@ pub struct Relay {
     /// Where clients connect.
     pub address: SocketAddr,
     stopped: Arc<AtomicBool>,
-    wake: Vec<Wake>,
+    open: Vec<Closing>,
 }
 
-enum Wake {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
+/// A listener that can be closed while a thread waits at it.
+type Closing = Arc<dyn AsFd + Send + Sync>;
 
 /// A payload that starts somewhere in a file.
 struct From<'a>(&'a dyn ReadAt, u64);
@@ -69,20 +66,18 @@ impl Relay {
     /// Opens all ports, before the enclave looks for them.
     pub fn start<'s, 'e: 's>(
         scope: &'s Scope<'s, 'e>,
-        machine: &Machine,
+        way: &Way,
         args: &'e Args,
         model: Model<'e>,
         credentials: Option<Aws>,
         events: Sender<Event>,
     ) -> Result<Self, CliError> {
-        let uds = machine.uds();
         let stopped = Arc::new(AtomicBool::new(false));
-        let mut wake = Vec::new();
+        let mut open: Vec<Closing> = Vec::new();
         let mut listen = |port: u32| {
-            let path = PathBuf::from(format!("{}_{port}", uds.display()));
-            let listener = UnixListener::bind(&path).map_err(io(path.display()))?;
-            wake.push(Wake::Unix(path));
-            Ok::<_, CliError>(listener)
+            let door = Arc::new(way.listen(port)?);
+            open.push(Arc::clone(&door) as Closing);
+            Ok::<_, CliError>(door)
         };
         let (journal, models, brokers) = (listen(port::JOURNAL)?, listen(port::MODEL)?, listen(port::BROKER)?);
         let credentials = match credentials {
@@ -92,84 +87,75 @@ impl Relay {
         let clients = TcpListener::bind(args.listen)
             .map_err(|e| io(args.listen)(e).hint("something else listens there; --listen takes another address"))?;
         let address = clients.local_addr().map_err(io(args.listen))?;
-        wake.push(Wake::Tcp(address));
+        let clients = Arc::new(clients);
+        open.push(Arc::clone(&clients) as Closing);
 
         let said = events.clone();
-        serve(scope, &stopped, move || Ok(journal.accept()?.0), move |stream| read_journal(stream, &said));
+        serve(scope, &stopped, from(journal), move |stream| read_journal(&stream, &said));
         let told = events.clone();
-        serve(
-            scope,
-            &stopped,
-            move || Ok(models.accept()?.0),
-            move |mut stream| {
-                let (header, file, offset, len) = model;
-                if let Err(e) = answer(&mut stream, header, &From(file, offset), len) {
-                    let cut = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
-                    if !cut.contains(&e.kind()) {
-                        let _ = told.send(Event::Relay(format!("the model: {e}")));
-                    }
+        serve(scope, &stopped, from(models), move |stream| {
+            let (header, file, offset, len) = model;
+            if let Err(e) = answer(&mut &stream, header, &From(file, offset), len) {
+                let cut = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+                if !cut.contains(&e.kind()) {
+                    let _ = told.send(Event::Relay(format!("the model: {e}")));
                 }
-            },
-        );
+            }
+        });
         let told = events.clone();
         let (what, to) = args.keys.address();
-        serve(
-            scope,
-            &stopped,
-            move || Ok(brokers.accept()?.0),
-            move |stream| match dial(to) {
-                Ok(tcp) => forward(&stream, &tcp),
-                Err(e) => drop(told.send(Event::Relay(format!("{what} {to}: {e}")))),
-            },
-        );
+        serve(scope, &stopped, from(brokers), move |stream| match dial(to) {
+            Ok(tcp) => forward(&stream, &tcp),
+            Err(e) => drop(told.send(Event::Relay(format!("{what} {to}: {e}")))),
+        });
         if let Some((listener, aws)) = credentials {
-            serve(
-                scope,
-                &stopped,
-                move || Ok(listener.accept()?.0),
-                move |mut stream| {
-                    if let Err(e) = say_credentials(&aws, &mut stream) {
-                        let _ = events.send(Event::Relay(format!("AWS credentials: {e}"))); // it may have ended
-                    }
-                },
-            );
+            serve(scope, &stopped, from(listener), move |stream| {
+                if let Err(e) = say_credentials(&aws, &stream) {
+                    let _ = events.send(Event::Relay(format!("AWS credentials: {e}"))); // it may have ended
+                }
+            });
         }
+        let guest = way.clone();
         serve(
             scope,
             &stopped,
-            move || Ok(clients.accept()?.0),
+            move |_| Ok(clients.accept()?.0),
             move |tcp| {
-                if let Ok(guest) = connect(&uds, port::SERVE) {
+                if let Ok(guest) = guest.connect(port::SERVE) {
                     forward(&guest, &tcp); // before the enclave is ready there is nobody: the client sees a closed connection
                 }
             },
         );
-        Ok(Self { address, stopped, wake })
+        Ok(Self { address, stopped, open })
     }
+}
 
-    /// Closes the ports; connections end with the machine.
-    pub fn stop(&self) {
+/// Closes the ports, whatever went wrong: nobody waits for threads that wait for connections. Those that are open end with the machine.
+impl Drop for Relay {
+    fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        for wake in &self.wake {
-            let _ = match wake {
-                Wake::Unix(path) => UnixStream::connect(path).map(drop),
-                Wake::Tcp(address) => TcpStream::connect_timeout(address, OPENING).map(drop),
-            };
+        for listener in &self.open {
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both); // wakes who waits at it
         }
     }
+}
+
+/// Connections of the enclave at this port.
+fn from(door: Arc<Door>) -> impl Fn(&AtomicBool) -> std::io::Result<Stream> {
+    move |stopped| door.accept(stopped)
 }
 
 /// Accepts until it is stopped, a thread for each connection.
 fn serve<'s, S: Send + 's>(
     scope: &'s Scope<'s, '_>,
     stopped: &Arc<AtomicBool>,
-    accept: impl Fn() -> std::io::Result<S> + Send + 's,
+    accept: impl Fn(&AtomicBool) -> std::io::Result<S> + Send + 's,
     work: impl Fn(S) + Send + Sync + 's,
 ) {
     let (stopped, work, open) = (Arc::clone(stopped), Arc::new(work), Arc::new(AtomicUsize::new(0)));
     scope.spawn(move || {
         loop {
-            let stream = accept();
+            let stream = accept(&stopped);
             if stopped.load(Ordering::SeqCst) {
                 return;
             }
@@ -190,7 +176,7 @@ fn serve<'s, S: Send + 's>(
     });
 }
 
-fn read_journal(stream: UnixStream, events: &Sender<Event>) {
+fn read_journal(stream: &Stream, events: &Sender<Event>) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -206,7 +192,7 @@ fn read_journal(stream: UnixStream, events: &Sender<Event>) {
 }
 
 /// docs/ENCLAVE.md section 4. They go to the enclave alone: its port is a socket in a folder of this user's.
-fn say_credentials(aws: &Aws, stream: &mut UnixStream) -> Result<(), String> {
+fn say_credentials(aws: &Aws, mut stream: &Stream) -> Result<(), String> {
     let keys = aws.credentials().map_err(|e| e.to_string())?;
     let said = serde_json::json!({
         "access_key_id": keys.access_key_id(),
@@ -228,22 +214,8 @@ fn dial(address: &str) -> std::io::Result<TcpStream> {
     Err(last)
 }
 
-/// A connection to a port of the guest, through the vsock device.
-fn connect(uds: &Path, port: u32) -> std::io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(uds)?;
-    stream.set_read_timeout(Some(OPENING))?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
-    let (mut said, mut byte) = (Vec::new(), [0]);
-    while said.last() != Some(&b'\n') && said.len() < 32 {
-        stream.read_exact(&mut byte)?;
-        said.extend(byte);
-    }
-    stream.set_read_timeout(None)?;
-    if said.starts_with(b"OK ") { Ok(stream) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
-}
-
 /// Carries bytes both ways until both ends are done.
-fn forward(guest: &UnixStream, tcp: &TcpStream) {
+fn forward(guest: &Stream, tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let (Ok(guest_too), Ok(tcp_too)) = (guest.try_clone(), tcp.try_clone()) else { return };
     std::thread::scope(|scope| {
