@@ -14,6 +14,7 @@ pub mod keygen;
 pub mod ls;
 pub mod open;
 pub mod policy;
+pub mod provenance;
 pub mod pull;
 pub mod push;
 pub mod recipients;

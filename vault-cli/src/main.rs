@@ -9,6 +9,7 @@ mod keys;
 mod kms;
 mod output;
 mod process;
+mod provenance;
 mod sources;
 mod vaults;
 
@@ -61,6 +62,8 @@ enum Command {
     Recipients(commands::recipients::Command),
     #[command(subcommand)]
     Attest(commands::attest::Command),
+    #[command(subcommand)]
+    Provenance(commands::provenance::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
     Policy(commands::policy::Command),
@@ -116,6 +119,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Attest(command) => commands::attest::run(&command, out),
+        Command::Provenance(command) => commands::provenance::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),

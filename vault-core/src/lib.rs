@@ -19,6 +19,7 @@ pub mod keys;
 pub mod layout;
 pub mod manifest;
 pub mod open;
+pub mod provenance;
 pub mod recipient;
 pub mod scan;
 pub mod seal;

@@ -156,6 +156,7 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
     }
     let progress = |_| {};
     let mut options = args.how.options(push.name.as_str().into(), project, &model, key.as_ref(), &progress);
+    args.how.provenance.record(&mut options)?;
     options.chunk_size = args.chunk_size;
     let terms = Terms {
         chunk_size: args.chunk_size,

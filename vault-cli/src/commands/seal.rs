@@ -7,6 +7,7 @@ use crate::files::{Access, NewFile, exists};
 use crate::keys::{RecipientArgs, count, load_signing_key};
 use crate::output::{Output, printable, size, stdout_file};
 use crate::process::threads;
+use crate::provenance::ProvenanceArgs;
 use crate::sources::Model;
 use rand_core::UnwrapErr;
 use std::io::{IsTerminal, stdout};
@@ -30,6 +31,7 @@ Examples:
   mvault seal model.gguf -p                   with a passphrase
   mvault seal bert/ -r aws-kms:alias/models   for a key in AWS KMS
   mvault seal model.pt --sign sign.pem        others can check who made it
+  mvault seal model.pt --dataset data/train   and on what it was trained
   train | mvault seal - --name m.safetensors > m.mvault")]
 pub struct Args {
     /// A file, a folder, or - for standard input
@@ -85,6 +87,8 @@ pub struct SealArgs {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
+    #[command(flatten)]
+    pub provenance: ProvenanceArgs,
 }
 
 impl SealArgs {
@@ -160,6 +164,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     let mut options = args.how.options(name, &project, &model, key.as_ref(), &progress);
     options.model_version = args.model_version;
+    args.how.provenance.record(&mut options)?;
     options.chunk_size = args.chunk_size;
     warn_without_aes(out);
     let sealed = if let Some(path) = &target {
