@@ -22,5 +22,6 @@ pub mod rm;
 pub mod scan;
 pub mod seal;
 mod select;
+pub mod sign;
 pub mod tag;
 pub mod verify;
