@@ -6,8 +6,6 @@
 mod bundle;
 mod certificate;
 mod statement;
-#[cfg(test)]
-mod tests;
 
 use crate::header::hex;
 use crate::signature::{PublisherKey, PublisherPublicKey};
