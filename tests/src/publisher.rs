@@ -30,10 +30,12 @@ impl Issued {
     }
 
     /// A certificate for a new key.
+    #[must_use]
     pub fn issue(&self, params: CertificateParams) -> Self {
         self.issue_for(params, new_key())
     }
 
+    #[must_use]
     pub fn issue_for(&self, params: CertificateParams, key: KeyPair) -> Self {
         let issuer = Issuer::from_params(&self.params, &self.key);
         let der = params.signed_by(&key, &issuer).unwrap().der().to_vec();
@@ -129,10 +131,16 @@ impl Forged {
 
     /// Signed by the key of the first certificate, with these in the bundle.
     pub fn by_chain(statement: &str, chain: &[&Issued]) -> Self {
+        let certificates: Vec<_> = chain.iter().map(|c| c.der.as_slice()).collect();
+        Self::by_certificates(statement, &chain[0].key, &certificates)
+    }
+
+    /// Signed by any key, with any certificates in the bundle.
+    pub fn by_certificates(statement: &str, key: &KeyPair, certificates: &[&[u8]]) -> Self {
         let certificates: Vec<_> =
-            chain.iter().map(|c| format!(r#"{{"rawBytes":"{}"}}"#, Base64::encode_string(&c.der))).collect();
+            certificates.iter().map(|der| format!(r#"{{"rawBytes":"{}"}}"#, Base64::encode_string(der))).collect();
         let material = format!(r#"{{"x509CertificateChain":{{"certificates":[{}]}}}}"#, certificates.join(","));
-        Self::new(statement, &chain[0].key, material)
+        Self::new(statement, key, material)
     }
 
     fn new(statement: &str, key: &KeyPair, material: String) -> Self {

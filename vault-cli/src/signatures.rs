@@ -46,6 +46,18 @@ pub fn place_in(folder: &Path, file: &Path) -> Option<String> {
     Some(relative.to_str()?.to_owned()).filter(|p| !p.is_empty())
 }
 
+/// Refuses a signature where something else is, which `--force` would replace.
+pub fn check_apart(signature: &Path, other: &Path, what: &str) -> Result<(), CliError> {
+    // By what it is, or by its name if it is not there yet.
+    let place = |path: &Path| Some(folder_of(path).canonicalize().ok()?.join(path.file_name()?));
+    let real = |path: &Path| path.canonicalize().ok().or_else(|| place(path));
+    if real(signature).is_some() && real(signature) == real(other) {
+        return Err(CliError::usage(format!("{}: is {what}", signature.display()))
+            .hint("choose another name for the signature"));
+    }
+    Ok(())
+}
+
 /// What a writer leaves out of `folder`: git's files, the signature's own, and what the user says `[M-13]`.
 pub fn left_out(folder: &Path, signature: &Path, given: &[String]) -> Result<Vec<String>, CliError> {
     let mut all = ignored_paths(given)?;
@@ -85,6 +97,11 @@ pub fn digests(
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
+/// A line that names the paths a signature does not cover, if there are any.
+pub fn not_covered(paths: &[String]) -> String {
+    if paths.is_empty() { String::new() } else { format!("not covered: {}\n", printable(&paths.join(", "))) }
+}
+
 /// Seconds since 1970, now.
 pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
@@ -106,7 +123,11 @@ pub fn load_roots(paths: &[PathBuf]) -> Result<Roots, CliError> {
     let mut all: Option<Roots> = None;
     for path in paths {
         let roots = Roots::from_pem(&read_public_file(path)?);
-        let roots = roots.map_err(|e| CliError::from(e).about(path.display()))?;
+        let roots = roots.map_err(|e| {
+            CliError::from(e)
+                .about(path.display())
+                .hint("--ca names certificates; a bare public key is named with --signer")
+        })?;
         all = Some(match all {
             Some(all) => all.with(roots),
             None => roots,
@@ -134,6 +155,7 @@ impl<'a> Companion<'a> {
         cert: Option<&Path>,
         (follow, force): (bool, bool),
     ) -> Result<Self, CliError> {
+        check_apart(path, model, "what is to be sealed")?;
         let chain = cert.map(|cert| load_chain(cert, &key.public())).transpose()?;
         let ignored = left_out(model, path, &[])?;
         let file = NewFile::create(path, Access::Public, force)?;

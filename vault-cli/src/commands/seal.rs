@@ -7,7 +7,7 @@ use crate::files::{Access, NewFile, exists};
 use crate::keys::{RecipientArgs, count, load_signing_key};
 use crate::output::{Output, printable, size, stdout_file};
 use crate::process::threads;
-use crate::signatures::Companion;
+use crate::signatures::{Companion, check_apart};
 use crate::sources::Model;
 use rand_core::UnwrapErr;
 use std::io::{IsTerminal, stdout};
@@ -174,6 +174,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     if let Some(name) = &args.name {
         model.rename(name);
     }
+    if let (Some(signature), Some(target)) = (&args.how.model_signature, &target) {
+        check_apart(signature, target, "where the artifact goes")?;
+    }
     let companion = args.how.companion(&args.path, key.as_ref(), args.force)?;
     let bar = out.progress("sealing", model.size);
     let progress = |n| bar.inc(n);
@@ -270,10 +273,9 @@ fn report(
         "sealed_bytes": sealed.payload_len + u64::from(sealed.header.prelude().header_len),
         "entries": super::inspect::entries_json(manifest),
     });
-    let mut text = format!("{text}\n");
-    if let (Some(path), Some(json)) = (&args.how.model_signature, json.as_object_mut()) {
-        json.insert("model_signature".into(), path.display().to_string().into());
-        text += &format!("{}: signature of the plain files\n", path.display());
+    let Some(signature) = &args.how.model_signature else { return out.result(&json, &format!("{text}\n")) };
+    if let Some(json) = json.as_object_mut() {
+        json.insert("model_signature".into(), signature.display().to_string().into());
     }
-    out.result(&json, &text)
+    out.result(&json, &format!("{text}\n{}: signature of the plain files\n", signature.display()))
 }

@@ -3,9 +3,9 @@
 use crate::error::CliError;
 use crate::files::{Access, exists, write_new};
 use crate::keys::{count, load_signing_key};
-use crate::output::{Output, printable};
+use crate::output::Output;
 use crate::process::threads;
-use crate::signatures::{digests, left_out, load_chain, open};
+use crate::signatures::{check_apart, digests, left_out, load_chain, not_covered, open};
 use serde_json::json;
 use std::path::PathBuf;
 use vault_core::header::hex;
@@ -61,6 +61,7 @@ enum Digest {
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
+    check_apart(&args.output, &args.path, "what is to be signed")?;
     if !args.force && args.output.symlink_metadata().is_ok() {
         return Err(exists(&args.output));
     }
@@ -91,15 +92,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         "signer": key_id,
         "certificate": chain.is_some(),
     });
-    let mut text = format!(
-        "{}: signature of {} ({}) by {key_id}{}\n",
+    let text = format!(
+        "{}: signature of {} ({}) by {key_id}{}\n{}",
         args.output.display(),
         args.path.display(),
         count(content.files().len(), "file"),
         if chain.is_some() { ", with its certificate" } else { "" },
+        not_covered(&model.left_out),
     );
-    if !model.left_out.is_empty() {
-        text += &format!("not covered: {}\n", printable(&model.left_out.join(", ")));
-    }
     out.result(&json, &text)
 }

@@ -132,7 +132,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_slice_iter(pem).take(MAX_ROOTS + 1).collect::<std::result::Result<Vec<_>, _>>();
     let all = all.map_err(|_| Error::Usage("not certificates in PEM".into()))?;
     match all.len() {
-        0 => Err(Error::Usage("no certificate in PEM in it".into())),
+        0 => Err(Error::Usage("no certificate in it; expected PEM".into())),
         n if n > MAX_ROOTS => Err(Error::Usage(format!("over {MAX_ROOTS} certificates"))),
         _ => Ok(all),
     }
@@ -185,6 +185,9 @@ fn words(error: &webpki::Error) -> String {
         E::UnknownIssuer => "no path from the signer's certificate to a root that was named".into(),
         E::CertExpired { .. } => "an authority's certificate was no longer valid at the time judged".into(),
         E::CertNotValidYet { .. } => "an authority's certificate was not yet valid at the time judged".into(),
+        E::InvalidSignatureForPublicKey => {
+            "a certificate is not signed by its authority: another root or authority of the same name?".into()
+        }
         E::RequiredEkuNotFoundContext(_) => "a certificate on the path is for other uses than signing code".into(),
         E::CaUsedAsEndEntity => "the signer's certificate is an authority's".into(),
         E::EndEntityUsedAsCa => "a certificate on the path is not an authority's".into(),

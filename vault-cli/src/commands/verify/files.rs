@@ -6,7 +6,7 @@ use crate::error::{CliError, io};
 use crate::keys::count;
 use crate::output::{Output, printable};
 use crate::process::threads;
-use crate::signatures::{digests, ignored_paths, load_roots, now_s, open, place_in};
+use crate::signatures::{digests, ignored_paths, load_roots, not_covered, now_s, open, place_in};
 use serde_json::json;
 use std::fs::File;
 use std::io::Read;
@@ -94,15 +94,13 @@ fn report(args: &Args, verified: &Verified, left_out: &[String], out: &mut Outpu
         "subject": signer.subject,
     });
     let subject = signer.subject.as_deref().map(|s| format!(", certificate of {}", printable(s))).unwrap_or_default();
-    let mut text = format!(
-        "{}: authentic: {} as signed by {}{subject}\n",
+    let text = format!(
+        "{}: authentic: {} as signed by {}{subject}\n{}",
         args.file.display(),
         count(content.files().len(), "file"),
         hex(&signer.key_id),
+        not_covered(left_out),
     );
-    if !left_out.is_empty() {
-        text += &format!("not covered: {}\n", printable(&left_out.join(", ")));
-    }
     out.result(&json, &text)
 }
 
