@@ -1,5 +1,6 @@
 //! What the command line says when it cannot go on: the cause, the next step, the exit code.
 
+use crate::output::printable;
 use vault_core::Error as CoreError;
 use vault_core::model_signature::Error as SignatureError;
 use vault_store::StoreError;
@@ -138,9 +139,9 @@ impl From<CoreError> for CliError {
 
 impl From<SignatureError> for CliError {
     fn from(error: SignatureError) -> Self {
-        let rule = error.rule();
-        let Some(rule) = rule else { return Self::usage(error.to_string()) };
-        Self::not_authentic(error.to_string()).by_rule(rule).hint(model_signature_hint(rule.0))
+        let message = printable(&error.to_string()); // it quotes what a stranger wrote
+        let Some(rule) = error.rule() else { return Self::usage(message) };
+        Self::not_authentic(message).by_rule(rule).hint(model_signature_hint(rule.0))
     }
 }
 

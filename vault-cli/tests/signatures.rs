@@ -282,6 +282,17 @@ fn what_is_not_covered_is_said() {
 }
 
 #[test]
+fn signers_of_the_project_file_are_demanded() {
+    let shop = tricky();
+    shop.mvault("sign m --key s.pem -o m.sig").ok();
+    shop.mvault("verify m --signature m.sig").fails(2, "no publisher's key or root");
+    shop.write("mvault.toml", b"signers = [\"t.pem.pub\"]\n");
+    shop.mvault("verify m --signature m.sig").fails(3, "[M-6]");
+    shop.write("mvault.toml", b"signers = [\"t.pem.pub\", \"s.pem.pub\"]\n");
+    shop.mvault("verify m --signature m.sig").ok();
+}
+
+#[test]
 fn certificate_that_ended_is_refused_unless_the_time_is_said() {
     let shop = tricky();
     let [root, _, _] = with_certificates(&shop);
@@ -320,6 +331,14 @@ fn swapped_and_hostile_signatures_are_refused() {
     let out = statement(&[("../s.pem", Sha256::digest(shop.read("s.pem")).into())]);
     shop.write("out.sig", Forged::by_key(&out, &key).text().as_bytes());
     shop.mvault("verify m --signature out.sig --signer k.pub").fails(3, "[M-12]");
+    let good = Forged::by_key(&statement(&[("a", [0; 32])]), &key);
+    let hint = Forged { material: r#"{"publicKey":{"hint":"\u001b[31mred"}}"#.into(), ..good.clone() }.text();
+    let field = good.text().replacen('{', r#"{"\u001b[31mred":1,"#, 1);
+    for bundle in [hint, field] {
+        shop.write("red.sig", bundle.as_bytes());
+        let said = shop.mvault("verify m --signature red.sig --signer k.pub").fails(3, "[31mred").stderr;
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
     let turned = Forged::by_key(&statement(&[("a\u{202E}b", [0; 32])]), &key).text();
     shop.write("turned.sig", turned.as_bytes());
     let said = shop.mvault("verify m --signature turned.sig --signer k.pub").fails(3, "is missing").stderr;

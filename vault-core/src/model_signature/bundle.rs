@@ -39,11 +39,11 @@ impl Bundle {
         let material = raw.verification_material.check()?;
         let envelope = raw.dsse_envelope;
         require(envelope.payload_type == PAYLOAD_TYPE, 4, || format!("payload {:?}", clip(&envelope.payload_type)))?;
+        let payload = decode(&envelope.payload).ok_or_else(|| refused(4, "the payload is not base64"))?;
         let [signature] = envelope.signatures.as_slice() else {
             return Err(refused(5, format!("{} signatures; expected one", envelope.signatures.len())));
         };
-        let signature = decode(&signature.sig).ok_or_else(|| refused(4, "the signature is not base64"))?;
-        let payload = decode(&envelope.payload).ok_or_else(|| refused(4, "the payload is not base64"))?;
+        let signature = decode(&signature.sig).ok_or_else(|| refused(5, "the signature is not base64"))?;
         Ok(Self { material, payload, signature })
     }
 
