@@ -1,6 +1,6 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
 //! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
-//! DIR/key_policy, DIR/eif, and DIR/evidence from the forge and from genuine documents.
+//! DIR/key_policy, DIR/eif, DIR/bundle, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
@@ -10,6 +10,7 @@ use mvault_tests::forge::content::Content;
 use mvault_tests::forge::eif::{Eif, METADATA, RAMDISK};
 use mvault_tests::forge::kms::Answer;
 use mvault_tests::fuzz::evidence::EvidenceBase;
+use mvault_tests::publisher::{Forged, Issued, authority, signer, statement};
 use mvault_tests::rng;
 use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
@@ -57,6 +58,14 @@ fn main() {
         write("manifest", Some(3), &content.plain().bytes());
         write("stanza", Some(3), &content.about().encode());
     }
+    let signed = statement(&[("a/b", [1; 32]), ("a.txt", [2; 32])]);
+    write("bundle", Some(1), signed.as_bytes());
+    write("bundle", Some(1), statement(&[(".", [1; 32])]).as_bytes());
+    let root = Issued::root(authority("root", NOW_S));
+    let leaf = root.issue(signer("publisher", NOW_S));
+    write("bundle", Some(0), Forged::by_key(&signed, &leaf.key).text().as_bytes());
+    write("bundle", Some(0), Forged::by_chain(&signed, &[&leaf, &root]).text().as_bytes());
+    write("bundle", Some(2), &leaf.der);
     for op in 0..6 {
         write("payload", Some(1), &[op, 0, 65, 20, 1]);
         write("payload", Some(1), &[op, 1, 1, 200, 17, op, 0, 2, 3, 4]);

@@ -23,5 +23,6 @@ pub mod rm;
 pub mod scan;
 pub mod seal;
 mod select;
+pub mod sign;
 pub mod tag;
 pub mod verify;

@@ -10,6 +10,7 @@ mod kms;
 mod output;
 mod process;
 mod provenance;
+mod signatures;
 mod sources;
 mod vaults;
 
@@ -51,6 +52,7 @@ enum Command {
     Cat(commands::cat::Args),
     Inspect(commands::inspect::Args),
     Verify(commands::verify::Args),
+    Sign(commands::sign::Args),
     Scan(commands::scan::Args),
     Push(commands::push::Args),
     Pull(commands::pull::Args),
@@ -110,6 +112,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Cat(args) => commands::cat::run(&args, out),
         Command::Inspect(args) => commands::inspect::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, out),
+        Command::Sign(args) => commands::sign::run(&args, out),
         Command::Scan(args) => commands::scan::run(&args, out),
         Command::Push(args) => commands::push::run(&args, out),
         Command::Pull(args) => commands::pull::run(&args, out),

@@ -73,7 +73,7 @@ pub fn read((name, path): &(String, PathBuf)) -> Result<Dataset, CliError> {
         let failed = |_| CliError::failed(format!("{}: reading it failed", path.display()));
         workers.into_iter().try_for_each(|worker| worker.join().map_err(failed)?)
     })?;
-    model.check_unchanged()?;
+    model.check_unchanged("read")?;
     let mut files = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Dataset { name: name.clone(), files })

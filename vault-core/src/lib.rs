@@ -18,6 +18,7 @@ pub mod io;
 pub mod keys;
 pub mod layout;
 pub mod manifest;
+pub mod model_signature;
 pub mod open;
 pub mod provenance;
 pub mod recipient;
