@@ -1,6 +1,6 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
 //! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
-//! DIR/key_policy, DIR/eif, and DIR/evidence from the forge and from genuine documents.
+//! DIR/key_policy, DIR/eif, DIR/bundle, DIR/enclave, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
 
@@ -10,6 +10,7 @@ use mvault_tests::forge::content::Content;
 use mvault_tests::forge::eif::{Eif, METADATA, RAMDISK};
 use mvault_tests::forge::kms::Answer;
 use mvault_tests::fuzz::evidence::EvidenceBase;
+use mvault_tests::publisher::{Forged, Issued, authority, signer, statement};
 use mvault_tests::rng;
 use mvault_tests::shared_vectors;
 use mvault_tests::vector::{all, sha256};
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::PathBuf;
 use vault_attest::kms::RecipientKey;
 use vault_attest::release::{Challenge, ENC_LEN, EnclaveKey, Grant, RefusalMessage, Request, encode};
+use vault_enclave::model::Statement;
 
 fn main() {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "fuzz/corpus".into()));
@@ -57,6 +59,20 @@ fn main() {
         write("manifest", Some(3), &content.plain().bytes());
         write("stanza", Some(3), &content.about().encode());
     }
+    let signed = statement(&[("a/b", [1; 32]), ("a.txt", [2; 32])]);
+    write("bundle", Some(1), signed.as_bytes());
+    write("bundle", Some(1), statement(&[(".", [1; 32])]).as_bytes());
+    let root = Issued::root(authority("root", NOW_S));
+    let leaf = root.issue(signer("publisher", NOW_S));
+    write("bundle", Some(0), Forged::by_key(&signed, &leaf.key).text().as_bytes());
+    write("bundle", Some(0), Forged::by_chain(&signed, &[&leaf, &root]).text().as_bytes());
+    write("bundle", Some(2), &leaf.der);
+    let tensors = r#"[{"name":"x","datatype":"FP32","shape":[1,3],"data":[[1,2,3]]},{"name":"n","datatype":"INT64","shape":[],"data":[7]}]"#;
+    write("enclave", Some(0), tensors.as_bytes());
+    let statement = Statement { name: "m".into(), version: 1, artifact: [1; 32], payload: [2; 32], signer: [3; 32] };
+    write("enclave", Some(1), statement.text().as_bytes());
+    write("enclave", Some(2), include_bytes!("../../vault-cli/tests/enclave.toml"));
+    write("enclave", Some(3), &[[1, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0], [2; 16]].concat());
     for op in 0..6 {
         write("payload", Some(1), &[op, 0, 65, 20, 1]);
         write("payload", Some(1), &[op, 1, 1, 200, 17, op, 0, 2, 3, 4]);

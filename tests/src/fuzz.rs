@@ -1,6 +1,7 @@
 //! What the fuzz targets are made of: a fuzzer's bytes put where no check of keys or tags keeps them away from the code
 //! behind. The same bytes always give the same artifact.
 
+pub mod bundle;
 pub mod evidence;
 
 use crate::forge::content::{Content, about_padded, table_block};

@@ -11,6 +11,7 @@ pub mod front;
 pub mod fuzz;
 pub mod postgres;
 pub mod proxy;
+pub mod publisher;
 pub mod server;
 pub mod vector;
 

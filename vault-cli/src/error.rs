@@ -1,6 +1,8 @@
 //! What the command line says when it cannot go on: the cause, the next step, the exit code.
 
+use crate::output::printable;
 use vault_core::Error as CoreError;
+use vault_core::model_signature::Error as SignatureError;
 use vault_store::StoreError;
 use vault_store::error::in_io;
 
@@ -121,7 +123,7 @@ impl From<CoreError> for CliError {
             CoreError::Unsafe { verdict, .. } => (FAILED, Some(unsafe_hint(*verdict))),
             CoreError::Usage(_) => (USAGE, None),
             CoreError::SourceChanged { .. } => {
-                (FAILED, Some("nothing was written; seal again when nobody writes to it"))
+                (FAILED, Some("nothing was written; try again when nobody writes to it"))
             }
             CoreError::Io { source, .. } => (FAILED, io_hint(source)),
             _ => (FAILED, None),
@@ -132,6 +134,14 @@ impl From<CoreError> for CliError {
         };
         let (hint, rule) = (hint.map(Into::into), rule.map(|r| r.to_string()));
         Self { hint, rule, exit, ..Self::failed(message) }
+    }
+}
+
+impl From<SignatureError> for CliError {
+    fn from(error: SignatureError) -> Self {
+        let message = printable(&error.to_string()); // it quotes what a stranger wrote
+        let Some(rule) = error.rule() else { return Self::usage(message) };
+        Self::not_authentic(message).by_rule(rule).hint(model_signature_hint(rule.0))
     }
 }
 
@@ -156,6 +166,18 @@ fn refusal_hint(rule: u8) -> Option<&'static str> {
         39 => "copy the whole line again; keys are one line, without breaks",
         _ => return None,
     })
+}
+
+/// The next step after a model signature was refused.
+fn model_signature_hint(rule: u8) -> &'static str {
+    match rule {
+        6 => "the publisher you demand did not sign this; check --signer, then ask the publisher",
+        7 => "check --ca; if the certificate has ended since, say with --at TIME when the signature was made",
+        8 => "the signature was changed, or is another key's; get it again from the publisher",
+        _ => {
+            "the signature file is damaged or of another kind; ask the publisher for one of Model Signing v1, by key or certificate"
+        }
+    }
 }
 
 fn unsafe_hint(verdict: vault_core::scan::Verdict) -> &'static str {

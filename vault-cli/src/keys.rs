@@ -212,7 +212,8 @@ fn recipients_in(path: &Path) -> Result<Vec<Named>, CliError> {
     Ok(recipients)
 }
 
-fn read_public_file(path: &Path) -> Result<Vec<u8>, CliError> {
+/// A file of public keys, recipients or certificates.
+pub fn read_public_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(io(path.display()))?;
     file.take(MAX_PUBLIC_FILE + 1).read_to_end(&mut text).map_err(io(path.display()))?;

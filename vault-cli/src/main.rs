@@ -9,6 +9,8 @@ mod keys;
 mod kms;
 mod output;
 mod process;
+mod provenance;
+mod signatures;
 mod sources;
 mod vaults;
 
@@ -50,6 +52,7 @@ enum Command {
     Cat(commands::cat::Args),
     Inspect(commands::inspect::Args),
     Verify(commands::verify::Args),
+    Sign(commands::sign::Args),
     Scan(commands::scan::Args),
     Push(commands::push::Args),
     Pull(commands::pull::Args),
@@ -61,6 +64,8 @@ enum Command {
     Recipients(commands::recipients::Command),
     #[command(subcommand)]
     Attest(commands::attest::Command),
+    #[command(subcommand)]
+    Provenance(commands::provenance::Command),
     Keygen(commands::keygen::Args),
     #[command(subcommand)]
     Policy(commands::policy::Command),
@@ -107,6 +112,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Cat(args) => commands::cat::run(&args, out),
         Command::Inspect(args) => commands::inspect::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, out),
+        Command::Sign(args) => commands::sign::run(&args, out),
         Command::Scan(args) => commands::scan::run(&args, out),
         Command::Push(args) => commands::push::run(&args, out),
         Command::Pull(args) => commands::pull::run(&args, out),
@@ -116,6 +122,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Gc(args) => commands::gc::run(&args, out),
         Command::Recipients(command) => commands::recipients::run(&command, out),
         Command::Attest(command) => commands::attest::run(&command, out),
+        Command::Provenance(command) => commands::provenance::run(&command, out),
         Command::Keygen(args) => commands::keygen::run(&args, out),
         Command::Policy(command) => commands::policy::run(&command, out),
         Command::Broker(command) => commands::broker::run(&command, out),

@@ -1,5 +1,5 @@
-//! What goes into an artifact: one file, a folder, or standard input. Links are refused or followed as asked,
-//! special files refused; each file is opened once, and that it did not change is checked afterwards.
+//! What goes into an artifact or under a model signature: one file, a folder, or standard input. Links are refused or
+//! followed as asked, special files refused; each file is opened once, and that it did not change is checked afterwards.
 
 use crate::error::{CliError, io};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -17,7 +17,29 @@ pub struct Model {
     pub folder: bool,
     /// Sum of the sizes, if known, in bytes.
     pub size: Option<u64>,
+    /// Paths in the folder that were not gone into.
+    pub left_out: Vec<String>,
     files: Vec<OpenFile>,
+}
+
+/// How a folder is read.
+#[derive(Clone, Copy)]
+pub struct Walk<'a> {
+    /// What is done with symbolic links.
+    pub links: Links,
+    /// Which paths are not gone into.
+    pub leave_out: &'a dyn Fn(&str) -> bool,
+}
+
+/// What is done with symbolic links in a folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// They are refused.
+    Refused,
+    /// They are what they point to.
+    Followed,
+    /// They are the files that they point to; to folders, refused.
+    ToFiles,
 }
 
 struct OpenFile {
@@ -31,17 +53,23 @@ struct OpenFile {
 impl Model {
     /// Opens `path`; `-` is standard input.
     pub fn open(path: &Path, follow: bool) -> Result<Self, CliError> {
+        let links = if follow { Links::Followed } else { Links::Refused };
+        Self::walk(path, Walk { links, leave_out: &|_| false })
+    }
+
+    /// Opens `path`, a folder in this way.
+    pub fn walk(path: &Path, walk: Walk<'_>) -> Result<Self, CliError> {
         if path == Path::new("-") {
             let file = crate::output::stdin_file()?;
             let files = vec![OpenFile { path: "stdin".into(), shown: path.to_owned(), file, before: None }];
-            return Ok(Self { name: "stdin".into(), folder: false, size: None, files });
+            return Ok(Self { name: "stdin".into(), folder: false, size: None, left_out: Vec::new(), files });
         }
         let metadata = fs::metadata(path).map_err(io(path.display()))?; // a named link is followed
         let name = path.canonicalize().ok().and_then(|p| p.file_name().map(ToOwned::to_owned));
         let name = path.file_name().map(ToOwned::to_owned).or(name).unwrap_or_default();
         let name = name.into_string().map_err(|_| not_utf8(path))?;
         if metadata.is_dir() {
-            return Self::folder(name, path, follow);
+            return Self::folder(name, path, walk);
         }
         let file = File::open(path).map_err(io(path.display()))?;
         Self::single(name, path, file)
@@ -56,26 +84,30 @@ impl Model {
         }
         let size = before.as_ref().map(Metadata::len);
         let files = vec![OpenFile { path: name.clone(), shown: path.to_owned(), file, before }];
-        Ok(Self { name, folder: false, size, files })
+        Ok(Self { name, folder: false, size, left_out: Vec::new(), files })
     }
 
-    fn folder(name: String, root: &Path, follow: bool) -> Result<Self, CliError> {
-        let mut files = Vec::new();
+    fn folder(name: String, root: &Path, walk: Walk<'_>) -> Result<Self, CliError> {
+        let (mut files, mut left_out) = (Vec::new(), Vec::new());
         let mut folders = vec![(String::new(), root.to_owned())];
         while let Some((prefix, folder)) = folders.pop() {
             for item in fs::read_dir(&folder).map_err(io(folder.display()))? {
                 let shown = item.map_err(io(folder.display()))?.path();
                 let name = shown.file_name().unwrap_or_default().to_str().ok_or_else(|| not_utf8(&shown))?;
                 let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-                let kind = item_type(&shown, follow)?;
+                if (walk.leave_out)(&path) {
+                    left_out.push(path);
+                    continue;
+                }
+                let kind = item_type(&shown, walk.links)?;
                 if kind.is_dir() {
                     check_depth(&path, &shown)?;
                     folders.push((path, shown));
                 } else if kind.is_file() {
-                    files.push(open_member(path, shown, follow)?);
+                    files.push(open_member(path, shown, walk.links != Links::Refused)?);
                 } else {
                     return Err(CliError::failed(format!("{}: a special file", shown.display()))
-                        .hint("only regular files can be sealed; remove it from the folder"));
+                        .hint("a model is regular files; remove it from the folder"));
                 }
             }
         }
@@ -83,7 +115,8 @@ impl Model {
             return Err(CliError::failed(format!("{}: no files in it", root.display())));
         }
         let size = files.iter().filter_map(|f| f.before.as_ref()).map(Metadata::len).sum();
-        Ok(Self { name, folder: true, size: Some(size), files })
+        left_out.sort();
+        Ok(Self { name, folder: true, size: Some(size), left_out, files })
     }
 
     /// The entries to seal.
@@ -112,31 +145,36 @@ impl Model {
         self.files.iter().map(|f| (f.path.as_str(), &f.file))
     }
 
-    /// Fails if a file is not what it was when it was opened.
-    pub fn check_unchanged(&self) -> Result<(), CliError> {
+    /// Fails if a file is not what it was when it was opened, for it to be `sealed`, say.
+    pub fn check_unchanged(&self, sealed: &str) -> Result<(), CliError> {
         for f in &self.files {
             let Some(before) = &f.before else { continue };
             let now = f.file.metadata().map_err(io(f.shown.display()))?;
             let stamp = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
             if stamp(before) != stamp(&now) {
-                return Err(CliError::failed(format!("{}: changed while it was being sealed", f.shown.display()))
-                    .hint("nothing was written; seal again when nobody writes to it"));
+                return Err(CliError::failed(format!("{}: changed while it was being {sealed}", f.shown.display()))
+                    .hint("nothing was written; try again when nobody writes to it"));
             }
         }
         Ok(())
     }
 }
 
-fn item_type(path: &Path, follow: bool) -> Result<fs::FileType, CliError> {
+fn item_type(path: &Path, links: Links) -> Result<fs::FileType, CliError> {
     let kind = fs::symlink_metadata(path).map_err(io(path.display()))?.file_type();
     if !kind.is_symlink() {
         return Ok(kind);
     }
-    if !follow {
+    if links == Links::Refused {
         return Err(CliError::failed(format!("{}: a symbolic link", path.display()))
-            .hint("links can point out of the folder; use --follow-symlinks to seal what they point to"));
+            .hint("links can point out of the folder; use --follow-symlinks to take what they point to"));
     }
-    Ok(fs::metadata(path).map_err(io(path.display()))?.file_type())
+    let kind = fs::metadata(path).map_err(io(path.display()))?.file_type();
+    if links == Links::ToFiles && kind.is_dir() {
+        return Err(CliError::failed(format!("{}: a symbolic link to a folder", path.display()))
+            .hint("tools of Model Signing leave out what is in it; replace it with the folder, or use --ignore"));
+    }
+    Ok(kind)
 }
 
 /// Folders that link to each other end here.

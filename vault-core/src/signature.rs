@@ -48,6 +48,12 @@ impl PublisherKey {
         PublisherPublicKey(*self.0.verifying_key())
     }
 
+    /// ECDSA-Sig-Value in DER over SHA-256 of `message` (SIGNATURES.md section 1).
+    pub(crate) fn sign_der(&self, message: &[u8]) -> Vec<u8> {
+        let signature: Signature = self.0.sign(message);
+        signature.to_der().as_bytes().to_vec()
+    }
+
     /// Signs an artifact `[F-20]`.
     pub(crate) fn sign(&self, prelude: &Prelude, identity: [u8; 32], payload: &PayloadDigest) -> Section {
         let mut body = self.public().key_id().to_vec();
@@ -87,6 +93,11 @@ impl PublisherPublicKey {
     pub fn to_der(&self) -> Result<Vec<u8>> {
         let der = self.0.to_public_key_der();
         der.map(|d| d.as_bytes().to_vec()).map_err(|e| Error::Usage(format!("encode the key: {e}")))
+    }
+
+    /// Whether this key made the ECDSA-Sig-Value in DER over SHA-256 of `message` (SIGNATURES.md [M-8]).
+    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_der(signature).is_ok_and(|s| self.0.verify(message, &s).is_ok())
     }
 
     /// SHA-256 of the DER encoding.

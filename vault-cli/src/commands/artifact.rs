@@ -74,7 +74,8 @@ impl Artifact {
         let mut file = if piped { stdin_file()? } else { File::open(path).map_err(io(path.display()))? };
         let metadata = file.metadata().map_err(io(path.display()))?;
         if metadata.is_dir() {
-            return Err(CliError::usage(format!("{}: a folder, not a sealed model", path.display())));
+            return Err(CliError::usage(format!("{}: a folder, not a sealed model", path.display()))
+                .hint("plain files are checked with `mvault verify FOLDER --signature FILE`"));
         }
         let header = match pending(path, &file).filter(|_| !piped) {
             Some(header) => header,

@@ -160,7 +160,8 @@ fn is_base64(document: &[u8]) -> bool {
         && text.iter().all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(b) || b.is_ascii_whitespace())
 }
 
-fn parse_time(text: &str) -> Result<u64, String> {
+/// A time of the command line, in seconds since 1970.
+pub fn parse_time(text: &str) -> Result<u64, String> {
     parse_rfc3339(text).ok_or_else(|| "expected a time in RFC 3339, such as 2026-11-24T23:00:00Z".into())
 }
 

@@ -147,6 +147,7 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
     let recipients = args.recipients.all(project, &args.aws, out)?;
     let recipients: Vec<&dyn Recipient> = recipients.iter().map(AsRef::as_ref).collect();
     let key = args.how.signing_key()?;
+    let companion = args.how.companion(&args.path, key.as_ref(), false)?;
     warn_without_aes(out);
     let identity = IdentityArgs::of(&args.identities);
     let own = identity.own(&args.aws, out)?;
@@ -156,6 +157,7 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
     }
     let progress = |_| {};
     let mut options = args.how.options(push.name.as_str().into(), project, &model, key.as_ref(), &progress);
+    args.how.provenance.record(&mut options)?;
     options.chunk_size = args.chunk_size;
     let terms = Terms {
         chunk_size: args.chunk_size,
@@ -170,10 +172,14 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
         let to = vault_core::io::Output::Payload(terms.payload);
         let rng = &mut UnwrapErr(getrandom::SysRng);
         let sealed = dangerous_seal_under(terms.key, model.entries(), &recipients, &options, rng, to)?;
-        model.check_unchanged()?;
+        model.check_unchanged("sealed")?;
         Ok::<_, CliError>(sealed)
     })?;
     warn_of_verdicts(&sealed.manifest, out);
+    if let Some(companion) = companion {
+        companion.write(&sealed.manifest, out)?;
+        companion.finish()?;
+    }
     Ok(pushed)
 }
 
@@ -185,6 +191,12 @@ fn push_sealed(
     out: &Output,
 ) -> Result<Pushed, CliError> {
     let named = |e: CliError| e.about(args.path.display());
+    if args.how.model_signature.is_some() {
+        return Err(named(
+            CliError::usage("it is sealed already: its plain files are not read")
+                .hint("sign the plain files with `mvault sign`"),
+        ));
+    }
     let offset = u64::from(header.prelude().header_len);
     let len = file.metadata().map_err(io(args.path.display()))?.len().saturating_sub(offset);
     // What can be seen without a key: a cut file is not published.

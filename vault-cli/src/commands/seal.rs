@@ -7,6 +7,8 @@ use crate::files::{Access, NewFile, exists};
 use crate::keys::{RecipientArgs, count, load_signing_key};
 use crate::output::{Output, printable, size, stdout_file};
 use crate::process::threads;
+use crate::provenance::ProvenanceArgs;
+use crate::signatures::{Companion, check_apart};
 use crate::sources::Model;
 use rand_core::UnwrapErr;
 use std::io::{IsTerminal, stdout};
@@ -30,6 +32,8 @@ Examples:
   mvault seal model.gguf -p                   with a passphrase
   mvault seal bert/ -r aws-kms:alias/models   for a key in AWS KMS
   mvault seal model.pt --sign sign.pem        others can check who made it
+  mvault seal model.pt --dataset data/train   and on what it was trained
+  mvault seal bert/ --sign sign.pem --model-signature bert.sig
   train | mvault seal - --name m.safetensors > m.mvault")]
 pub struct Args {
     /// A file, a folder, or - for standard input
@@ -67,6 +71,12 @@ pub struct SealArgs {
     /// Sign with this publisher's key (P-256, PEM)
     #[arg(long, value_name = "KEY.PEM")]
     sign: Option<PathBuf>,
+    /// With --sign: write a signature of the plain files here, too, as OpenSSF Model Signing has it
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub model_signature: Option<PathBuf>,
+    /// With --model-signature: the key's certificate, then those of its authorities (PEM)
+    #[arg(long, value_name = "CHAIN.PEM", requires = "model_signature")]
+    cert: Option<PathBuf>,
     /// Also record the SHA-256 of each file, as `sha256sum` prints it
     #[arg(long)]
     sha256: bool,
@@ -85,12 +95,25 @@ pub struct SealArgs {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
+    #[command(flatten)]
+    pub provenance: ProvenanceArgs,
 }
 
 impl SealArgs {
     /// The publisher's key.
     pub fn signing_key(&self) -> Result<Option<PublisherKey>, CliError> {
         self.sign.as_deref().map(load_signing_key).transpose()
+    }
+
+    /// The model signature to be written beside what is sealed from `model`.
+    pub fn companion<'a>(
+        &self,
+        model: &Path,
+        key: Option<&'a PublisherKey>,
+        force: bool,
+    ) -> Result<Option<Companion<'a>>, CliError> {
+        let (Some(path), Some(key)) = (&self.model_signature, key) else { return Ok(None) };
+        Companion::begin(path, model, key, self.cert.as_deref(), (self.follow_symlinks, force)).map(Some)
     }
 
     /// Options for a model of this name, version 1.
@@ -109,7 +132,7 @@ impl SealArgs {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         options.sealed_at = now.ok().map(|d| d.as_secs());
         options.header_len = self.header_size;
-        options.sha256 = self.sha256 || project.sha256;
+        options.sha256 = self.sha256 || project.sha256 || self.model_signature.is_some();
         options.dangerous_allow_unsafe_pickle = self.dangerous_allow_unsafe_pickle;
         options.dangerous_allow_malformed = self.dangerous_allow_malformed;
         options.sign = key;
@@ -155,28 +178,35 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     if let Some(name) = &args.name {
         model.rename(name);
     }
+    if let (Some(signature), Some(target)) = (&args.how.model_signature, &target) {
+        check_apart(signature, target, "where the artifact goes")?;
+    }
+    let companion = args.how.companion(&args.path, key.as_ref(), args.force)?;
     let bar = out.progress("sealing", model.size);
     let progress = |n| bar.inc(n);
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     let mut options = args.how.options(name, &project, &model, key.as_ref(), &progress);
     options.model_version = args.model_version;
+    args.how.provenance.record(&mut options)?;
     options.chunk_size = args.chunk_size;
     warn_without_aes(out);
     let sealed = if let Some(path) = &target {
         let file = NewFile::create(path, Access::Public, args.force)?;
         let sealed = seal_to(&mut model, &recipients, &options, vault_core::io::Output::At(file.file()))?;
-        model.check_unchanged()?;
+        model.check_unchanged("sealed")?;
+        companion.as_ref().map_or(Ok(()), |c| c.write(&sealed.manifest, out))?;
         file.finish()?;
+        companion.map_or(Ok(()), Companion::finish)?;
         sealed
     } else {
         let mut stdout = stdout_file()?;
         let to = vault_core::io::Output::Stream(&mut stdout);
         let sealed = seal_to(&mut model, &recipients, &options, to)?;
-        model.check_unchanged()?;
+        model.check_unchanged("sealed")?;
         sealed
     };
     bar.finish_and_clear();
-    report(&sealed, target.as_deref(), recipients.len(), out)
+    report(args, &sealed, target.as_deref(), recipients.len(), out)
 }
 
 /// Where the artifact goes; `None` is standard output.
@@ -212,7 +242,13 @@ fn seal_to(
     Ok(seal(model.entries(), recipients, options, &mut UnwrapErr(getrandom::SysRng), to)?)
 }
 
-fn report(sealed: &Sealed, target: Option<&Path>, recipients: usize, out: &mut Output) -> Result<(), CliError> {
+fn report(
+    args: &Args,
+    sealed: &Sealed,
+    target: Option<&Path>,
+    recipients: usize,
+    out: &mut Output,
+) -> Result<(), CliError> {
     let manifest = &sealed.manifest;
     warn_of_verdicts(manifest, out);
     let plain: u64 = manifest.entries.iter().map(|e| e.size).sum();
@@ -230,7 +266,7 @@ fn report(sealed: &Sealed, target: Option<&Path>, recipients: usize, out: &mut O
         out.note(&text);
         return Ok(());
     };
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "ok": true,
         "artifact": target.display().to_string(),
         "id": sealed.header.prelude().artifact_id(),
@@ -242,5 +278,9 @@ fn report(sealed: &Sealed, target: Option<&Path>, recipients: usize, out: &mut O
         "sealed_bytes": sealed.payload_len + u64::from(sealed.header.prelude().header_len),
         "entries": super::inspect::entries_json(manifest),
     });
-    out.result(&json, &format!("{text}\n"))
+    let Some(signature) = &args.how.model_signature else { return out.result(&json, &format!("{text}\n")) };
+    if let Some(json) = json.as_object_mut() {
+        json.insert("model_signature".into(), signature.display().to_string().into());
+    }
+    out.result(&json, &format!("{text}\n{}: signature of the plain files\n", signature.display()))
 }

@@ -1,4 +1,7 @@
-//! `mvault verify`: the whole artifact, without writing plaintext; or only its signature, without any key.
+//! `mvault verify`: the whole artifact, without writing plaintext; or only its signature, without any key; or plain files
+//! against a model signature (`files`).
+
+mod files;
 
 use super::artifact::Artifact;
 use crate::aws::AwsArgs;
@@ -14,18 +17,21 @@ use vault_core::io::{Input, Sequential};
 use vault_core::open::{OpenOptions, Release, open, payload_digest};
 use vault_core::signature::PublisherPublicKey;
 
-/// Check a whole sealed model without writing it out
+/// Check a whole sealed model without writing it out, or plain files against a signature
 ///
 /// With a key: every chunk, the manifest, the digests, and the signature if a signer is demanded. With
-/// --signer and no key: the publisher's signature over the ciphertext.
+/// --signer and no key: the publisher's signature over the ciphertext. With --signature: plain files, or a sealed model as the
+/// file it is, against a signature of `mvault sign` or of OpenSSF Model Signing; no key is needed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   mvault verify model.pkl.mvault
   mvault verify model.pkl.mvault -i id.txt --signer team.pub
-  mvault verify model.pkl.mvault --signer team.pub --no-key   anyone can")]
+  mvault verify model.pkl.mvault --signer team.pub --no-key   anyone can
+  mvault verify bert/ --signature bert.sig --signer team.pub  plain files
+  mvault verify bert/ --signature bert.sig --ca root.pem      by certificate")]
 pub struct Args {
-    /// A sealed model, or - for standard input
+    /// A sealed model, or - for standard input; with --signature, a plain file or folder
     file: PathBuf,
     #[command(flatten)]
     identity: IdentityArgs,
@@ -34,6 +40,8 @@ pub struct Args {
     /// Check only the signature, with no key
     #[arg(long, conflicts_with_all = ["identities", "passphrase", "passphrase_fd"])]
     no_key: bool,
+    #[command(flatten)]
+    plain: files::FilesArgs,
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", hide_short_help = true)]
     threads: Option<usize>,
@@ -42,6 +50,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
+    if let Some(signature) = &args.plain.signature {
+        return files::run(args, signature, out);
+    }
     let project = Project::find()?;
     let signers = args.signers.load(&project)?;
     let mut artifact = Artifact::open(&args.file, &args.aws, out)?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use vault_attest::nitro::{self, Mode, Roots};
+use vault_core::header::hex;
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const DATA_KEY: [u8; 32] = [0xD7; 32];
@@ -47,8 +48,7 @@ fn kms(stage: &Stage, allowed: &Arc<Mutex<String>>) -> Canned {
                 let Ok(evidence) = nitro::verify(&document, &roots, Mode::Live { now_s }) else {
                     return (400, denied.to_string());
                 };
-                let pcr0: String = evidence.pcr(0).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-                if pcr0 != *allowed.lock().unwrap() {
+                if hex(evidence.pcr(0).unwrap().as_ref()) != *allowed.lock().unwrap() {
                     return (400, denied.to_string());
                 }
                 let envelope = Answer::aws(evidence.public_key(), &DATA_KEY).encode();

@@ -126,10 +126,9 @@ impl MachineName {
         match self {
             Self::Nitro => vec![Boot::Nitro],
             Self::Kvm => vec![Boot::Qemu(Accelerator::Kvm)],
-            Self::Emulation => vec![emulation],
             Self::Auto if Path::new(nitro::DEVICE).exists() => vec![Boot::Nitro],
             Self::Auto if qemu::kvm_opens() => vec![Boot::Qemu(Accelerator::Kvm), emulation],
-            Self::Auto => vec![emulation],
+            Self::Auto | Self::Emulation => vec![emulation],
         }
     }
 }
