@@ -36,7 +36,7 @@ judge_aws() {
 }
 
 judge_segment() {
-    root_for segment
+    namespaces_for segment || return 0
     python3 "$REPO/deploy/tests/segment.py"
 }
 
@@ -49,13 +49,19 @@ judge_kubernetes() {
 }
 
 judge_container() {
-    root_for container
     "$python/hadolint" "$REPO/deploy/Containerfile"
     echo "hadolint: deploy/Containerfile"
+    namespaces_for container || return 0
     "$REPO/deploy/tests/container.sh" "$mvault" "$(postgres_bin)" "$python/python"
 }
 
-root_for() { ((EUID == 0)) || die "$1: namespaces need root: run as root, or name the other parts"; }
+# Root is asked for; a machine that makes no namespaces even for root is not judged.
+namespaces_for() {
+    ((EUID == 0)) || die "$1: namespaces need root: run as root, or name the other parts"
+    unshare --net --mount true 2>/dev/null && return
+    say "deploy: $1 skipped: this machine makes no namespaces"
+    return 1
+}
 
 # A Python program that leaves nothing beside the sources.
 run() { PYTHONDONTWRITEBYTECODE=1 "$python/$1" "${@:2}"; }
