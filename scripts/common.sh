@@ -35,10 +35,12 @@ quietly() {
 }
 
 # Python environments: one folder for each lock file and interpreter. venv_dir is the tests' own, servers_venv_dir has the
-# S3 and KMS servers, bench_venv_dir the benches' peers, localstack_venv_dir the one server that needs a later Python.
+# S3 and KMS servers, bench_venv_dir the benches' peers, deploy_venv_dir what judges deploy/, localstack_venv_dir the one server that
+# needs a later Python.
 venv_dir() { venv_of venv requirements.txt python3; }
 bench_venv_dir() { venv_of bench bench.txt python3; }
 servers_venv_dir() { venv_of servers servers.txt python3; }
+deploy_venv_dir() { venv_of deploy deploy.txt python3; }
 emulator_venv_dir() { venv_of emulator-python emulator.txt python3; }
 localstack_venv_dir() {
     local python

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -18,6 +18,7 @@ main() {
             postgres) setup_postgres ;;
             emulator) setup_emulator ;;
             eif) setup_eif ;;
+            deploy) setup_deploy ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -99,6 +100,13 @@ setup_eif() {
     mv "$dir.new/target/release/mvault-eif" "$dir.new/"
     rm -rf "$dir.new/target" "$dir"
     mv "$dir.new" "$dir"
+}
+
+# What judges deploy/: linters, and what runs networks, units and images.
+setup_deploy() {
+    debian nft:nftables ip:iproute2 systemd-analyze:systemd setpriv:util-linux strip:binutils strace:strace stunnel:stunnel4 curl:curl openssl:openssl
+    debian_python
+    venv "$(deploy_venv_dir)" python3 deploy.txt "what judges deploy/" --only-binary :all:
 }
 
 debian_python() {

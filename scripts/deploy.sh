@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Judges deploy/: CloudFormation on emulators of AWS, the segment's rules by packets, systemd's units, the image and Kubernetes' manifests. Makes
+# what it needs and removes it; the network's and the container's part want root. One line a check; exits non-zero at the first that fails.
+# Usage: deploy.sh [aws|segment|units|kubernetes|container]...   all of them unless some are named
+# MVAULT_BIN names a built mvault; otherwise it is built.
+
+source "$(dirname "$0")/common.sh"
+
+main() {
+    local part parts=("$@")
+    ((${#parts[@]} > 0)) || parts=(aws segment units kubernetes container)
+    "$REPO/scripts/setup.sh" deploy servers localstack postgres
+    mvault=${MVAULT_BIN:-}
+    if [[ -z $mvault ]]; then
+        "$REPO/scripts/setup.sh" build
+        build_workspace
+        mvault=$(target_dir)/release/mvault
+    fi
+    mvault=$(realpath "$mvault")
+    python=$(deploy_venv_dir)/bin
+    for part in "${parts[@]}"; do
+        case $part in
+            aws | segment | units | kubernetes | container) "judge_$part" ;;
+            *) die "unknown part '$part'" ;;
+        esac
+    done
+    say "deploy: all of it is as it should be"
+}
+
+judge_aws() {
+    "$python/cfn-lint" "$REPO/deploy/aws/vault.yaml"
+    echo "cfn-lint: deploy/aws/vault.yaml"
+    local localstack=()
+    if localstack_venv_dir >/dev/null; then localstack=("$(localstack_venv_dir)/bin/python"); fi
+    run python "$REPO/deploy/tests/aws.py" "$mvault" "$(servers_venv_dir)/bin/ministack" "${localstack[@]}"
+}
+
+judge_segment() {
+    namespaces_for segment || return 0
+    python3 "$REPO/deploy/tests/segment.py"
+}
+
+judge_units() { "$REPO/deploy/tests/units.sh" "$mvault"; }
+
+judge_kubernetes() {
+    "$python/yamllint" --strict -c "$REPO/deploy/tests/yamllint.yaml" "$REPO/deploy/kubernetes" "$REPO/deploy/aws"
+    echo "yamllint: deploy/kubernetes, deploy/aws"
+    run python "$REPO/deploy/tests/kubernetes.py"
+}
+
+judge_container() {
+    "$python/hadolint" "$REPO/deploy/Containerfile"
+    echo "hadolint: deploy/Containerfile"
+    namespaces_for container || return 0
+    "$REPO/deploy/tests/container.sh" "$mvault" "$(postgres_bin)" "$python/python"
+}
+
+# Root is asked for; a machine that makes no namespaces even for root is not judged.
+namespaces_for() {
+    ((EUID == 0)) || die "$1: namespaces need root: run as root, or name the other parts"
+    unshare --net --mount true 2>/dev/null && return
+    say "deploy: $1 skipped: this machine makes no namespaces"
+    return 1
+}
+
+# A Python program that leaves nothing beside the sources.
+run() { PYTHONDONTWRITEBYTECODE=1 "$python/$1" "${@:2}"; }
+
+main "$@"
