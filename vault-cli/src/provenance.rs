@@ -2,12 +2,12 @@
 
 use crate::error::{CliError, io};
 use crate::process::threads;
+use crate::signatures::digests;
 use crate::sources::Model;
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use vault_core::model_signature::{Hash, ONE_FILE};
 use vault_core::provenance::{DataFile, Dataset, Provenance};
 use vault_core::seal::SealOptions;
 
@@ -57,35 +57,15 @@ pub fn parse_dataset(text: &str) -> Result<(String, PathBuf), String> {
 /// The digests of a folder's files, or of one file.
 pub fn read((name, path): &(String, PathBuf)) -> Result<Dataset, CliError> {
     let model = Model::open(path, false)?;
-    let mut files: Vec<_> = model.files().collect();
-    files.sort_by(|a, b| a.0.cmp(b.0));
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        let work = || {
-            let mut buffer = vec![0; 1024 * 1024];
-            while let Some((path, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let read = digest(path, file, &mut buffer)?;
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(read);
-            }
-            Ok::<(), CliError>(())
-        };
-        let workers: Vec<_> = (0..threads(None)).map(|_| scope.spawn(work)).collect();
-        let failed = |_| CliError::failed(format!("{}: reading it failed", path.display()));
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(failed)?)
-    })?;
+    let digests: HashMap<_, _> = digests(&model, Hash::Blake3, threads(None), &|_| {})?.into_iter().collect();
+    let file = |(path, file): (&str, &File)| {
+        let size = file.metadata().map_err(io(path))?.len();
+        let digest = digests.get(if model.folder { path } else { ONE_FILE });
+        let digest = digest.ok_or_else(|| CliError::failed(format!("{path}: it was not read")))?;
+        Ok(DataFile { path: path.to_owned(), size, blake3: (*digest).into() })
+    };
+    let mut files = model.files().map(file).collect::<Result<Vec<_>, CliError>>()?;
     model.check_unchanged("read")?;
-    let mut files = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Dataset { name: name.clone(), files })
-}
-
-fn digest(path: &str, mut file: &File, buffer: &mut [u8]) -> Result<DataFile, CliError> {
-    let (mut hash, mut size) = (blake3::Hasher::new(), 0);
-    loop {
-        let n = file.read(buffer).map_err(io(path))?;
-        let Some(data) = buffer.get(..n).filter(|data| !data.is_empty()) else { break };
-        hash.update(data);
-        size += n as u64;
-    }
-    Ok(DataFile { path: path.to_owned(), size, blake3: (*hash.finalize().as_bytes()).into() })
 }

@@ -73,6 +73,14 @@ fn what_was_pushed_says_what_it_was_made_of() {
 }
 
 #[test]
+fn a_dataset_of_one_file_is_that_file() {
+    let shop = workshop();
+    shop.mvault("seal model --dataset one=data/train/2.csv -o m.mvault").ok();
+    shop.mvault("provenance check m.mvault --dataset one=data/train/2.csv").ok();
+    shop.mvault("provenance check m.mvault --dataset one=data/train/a/1.csv").fails(3, "2 files are not");
+}
+
+#[test]
 fn datasets_that_cannot_be_recorded_are_refused_before_anything_is_written() {
     let shop = workshop();
     shop.sh("ln -s /etc/passwd data/train/link && mkdir empty").ok();

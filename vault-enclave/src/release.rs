@@ -120,7 +120,7 @@ impl ReleaseError {
             Self::Pinned(_) => {
                 "the image's configuration names the broker; `mvault broker init` writes client.toml for it"
             }
-            Self::Connection { .. } => "is the broker running, and does the parent forward to it?",
+            Self::Connection { .. } => "does it run, and does the parent forward to it?",
             Self::Tls { .. } => {
                 "the CA in the image's configuration must be the one that signed the broker's certificate"
             }
@@ -129,7 +129,7 @@ impl ReleaseError {
             }
             Self::Protocol(_) => "the answer is not the pinned broker's, or was changed on its way",
             Self::Refused { .. } => "the broker's operator sees why: `mvault broker why DIR ID`",
-            Self::Status { .. } => "ask again later; the broker's log says more",
+            Self::Status { .. } => "ask again later; a broker's own log says more",
             Self::Attester(_) => "is this an enclave? /dev/nsm must be there",
             Self::NoStanza { .. } => {
                 "seal the model for this key (`mvault recipients add -r aws-kms:ARN`): the image's configuration pins it"
