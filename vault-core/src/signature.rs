@@ -30,6 +30,7 @@ impl PublisherKey {
 
     /// From PEM: PKCS#8 or SEC 1.
     pub fn from_pem(pem: &str) -> Result<Self> {
+        let pem = pem.trim(); // secrets of a CI come with blank lines
         let sec1 = || p256::SecretKey::from_sec1_pem(pem).map(SigningKey::from).ok();
         SigningKey::from_pkcs8_pem(pem).ok().or_else(sec1).map(Self).ok_or_else(|| {
             let protected = pem.contains("ENCRYPTED");
@@ -52,6 +53,27 @@ impl PublisherKey {
     pub(crate) fn sign_der(&self, message: &[u8]) -> Vec<u8> {
         let signature: Signature = self.0.sign(message);
         signature.to_der().as_bytes().to_vec()
+    }
+
+    /// Names a job of a CI to this key's holder alone: where a vault keeps what it published `[F-49]`.
+    pub fn job_mark(&self, name: &str, job: &str) -> [u8; 32] {
+        self.job_digest(&[b"mark", name.as_bytes(), job.as_bytes()])
+    }
+
+    /// Shows this key's holder that a job published this artifact `[F-49]`; nobody else can make or check it.
+    pub fn job_proof(&self, name: &str, job: &str, version: u64, salt: &[u8; 32]) -> [u8; 32] {
+        self.job_digest(&[b"proof", name.as_bytes(), job.as_bytes(), &version.to_be_bytes(), salt])
+    }
+
+    fn job_digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let scalar = Zeroizing::new(<[u8; 32]>::from(self.0.to_bytes()));
+        let key = Zeroizing::new(blake3::derive_key("mvault v1 publishing jobs", &*scalar));
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize().into()
     }
 
     /// Signs an artifact `[F-20]`.

@@ -6,10 +6,13 @@ use vault_core::manifest::check_path;
 
 /// Longest tag object in bytes `[F-43]`.
 pub const MAX_TAG_OBJECT: usize = 128;
+/// Longest job object in bytes `[F-49]`.
+pub const MAX_JOB_OBJECT: usize = 256;
 /// Largest header object in bytes.
 pub const MAX_HEADER_OBJECT: usize = vault_core::header::MAX_HEADER_LEN as usize;
 
 const TAG_MAGIC: &str = "mvault-tag-v1";
+const JOB_MAGIC: &str = "mvault-job-v1";
 
 /// A model's name that may stand in a vault `[F-41]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,11 @@ impl Name {
     /// A tag.
     pub fn tag(&self, tag: &TagName) -> String {
         format!("{}/tags/{}", self.0, tag.0)
+    }
+
+    /// What a publisher's job published.
+    pub fn job(&self, mark: &[u8; 32]) -> String {
+        format!("{}/jobs/{}", self.0, hex(mark))
     }
 }
 
@@ -117,6 +125,19 @@ impl Target {
     /// The artifact of a header.
     pub fn of(version: u64, header: &Header) -> Self {
         Self { version, id: header.prelude().salt }
+    }
+
+    /// The bytes of the object of a job that published this `[F-49]`.
+    pub fn encode_job(&self, proof: &[u8; 32]) -> String {
+        format!("{JOB_MAGIC} {} {} {}\n", self.version, hex(&self.id), hex(proof))
+    }
+
+    /// From the bytes of a job's object: what it published, and the proof. `None` if they have not the one form `[F-49]`.
+    pub fn parse_job(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let words: Vec<_> = text.strip_suffix('\n')?.split(' ').collect();
+        let [JOB_MAGIC, number, id, proof] = words.as_slice() else { return None };
+        Some((Self { version: version(number)?, id: payload_id(id)? }, payload_id(proof)?))
     }
 
     /// The object's bytes `[F-43]`.

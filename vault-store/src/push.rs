@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::record::{Record, Subject};
 use crate::store::Upload;
 use crate::upload::{Failed, Sending, Sent};
-use crate::vault::{Outcome, Published, Vault};
+use crate::vault::{Job, Outcome, Published, Vault};
 use std::path::Path;
 use vault_core::CryptoRng;
 use vault_core::geometry::Chunking;
@@ -32,6 +32,8 @@ pub struct Push<'a> {
     pub tag: Option<&'a TagName>,
     /// Who says they publish; shown to others, not authenticated.
     pub publisher: Option<&'a str>,
+    /// The job that publishes, if it has one.
+    pub job: Option<&'a Job<'a>>,
     /// About how long the payload will be, in bytes.
     pub len: Option<u64>,
     /// Where records of pushes are kept; without it a killed push begins anew.
@@ -268,6 +270,9 @@ impl Push<'_> {
     /// The payload is whole: writes the header, which publishes, and points the tag at it.
     fn publish(&self, version: u64, header: &Header, sent: Sent, record: Option<Record>) -> Result<Pushed> {
         let (store, salt) = (self.vault.store(), &header.prelude().salt);
+        if let Some(job) = self.job {
+            self.vault.set_job(self.name, job, &Target::of(version, header))?; // first: a job that ends between is known
+        }
         match self.vault.publish(self.name, version, header, self.publisher)? {
             Outcome::Published => {}
             Outcome::Taken(there) if there.header.prelude().salt == *salt => {} // ours, of an earlier try

@@ -4,7 +4,7 @@
 //! Headers and tags that come back are untrusted: well-formed, and no more.
 
 use crate::error::{Cause, Result, StoreError};
-use crate::layout::{MAX_HEADER_OBJECT, MAX_TAG_OBJECT, Name, TagName, Target, payload_id, version};
+use crate::layout::{MAX_HEADER_OBJECT, MAX_JOB_OBJECT, MAX_TAG_OBJECT, Name, TagName, Target, payload_id, version};
 use crate::store::{Condition, Item, Meta, Store, Upload};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -47,6 +47,14 @@ pub enum Outcome {
     Published,
     /// It was someone else's already.
     Taken(Box<Published>),
+}
+
+/// A job of a CI, which publishes once however often it runs `[F-49]`.
+pub struct Job<'a> {
+    /// Its name in the vault.
+    pub mark: [u8; 32],
+    /// The proof, of a version and an artifact's salt, that it was this job.
+    pub proof: &'a (dyn Fn(u64, &[u8; 32]) -> [u8; 32] + Sync),
 }
 
 /// A payload object.
@@ -242,6 +250,51 @@ impl<'a> Vault<'a> {
                 Err(e) => return Err(e),
                 Ok(_) => return Ok(before.and_then(|(bytes, _)| Target::parse(&bytes))),
             }
+        }
+    }
+
+    /// What a job published, if its object says so with the right proof and the version is there `[F-49]`.
+    pub fn published_by(&self, name: &Name, job: &Job<'_>) -> Result<Option<Published>> {
+        let Some((bytes, _)) = self.job_object(name, job)? else { return Ok(None) };
+        let Some((target, proof)) = Target::parse_job(&bytes) else { return Ok(None) };
+        // Compared in constant time.
+        if blake3::Hash::from((job.proof)(target.version, &target.id)) != blake3::Hash::from(proof) {
+            return Ok(None);
+        }
+        let there = match self.header(name, target.version) {
+            Ok(there) if there.header.prelude().salt == target.id => there,
+            Ok(_) => return Ok(None),
+            Err(e) if e.cause == Cause::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match self.store.head(&name.payload(&target.id)) {
+            Ok(_) => Ok(Some(there)),
+            Err(e) if e.cause == Cause::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes down what a job is about to publish `[F-49]`.
+    pub fn set_job(&self, name: &Name, job: &Job<'_>, target: &Target) -> Result<()> {
+        let text = target.encode_job(&(job.proof)(target.version, &target.id));
+        let mut tries = 0;
+        loop {
+            let before = self.job_object(name, job)?;
+            let condition = before.as_ref().map_or(Condition::Absent, |(_, etag)| Condition::Is(etag));
+            match self.store.write(&name.job(&job.mark), text.as_bytes(), condition, None) {
+                Err(e) if e.cause == Cause::Precondition && tries < 8 => tries += 1,
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    /// The bytes of a job's object, and its ETag.
+    fn job_object(&self, name: &Name, job: &Job<'_>) -> Result<Option<(Vec<u8>, String)>> {
+        match self.store.read(&name.job(&job.mark), MAX_JOB_OBJECT) {
+            Ok((bytes, meta)) => Ok(Some((bytes, meta.etag))),
+            Err(e) if matches!(e.cause, Cause::NotFound | Cause::NoSuchBucket) && !self.store.is_remote() => Ok(None),
+            Err(e) if e.cause == Cause::NotFound => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
