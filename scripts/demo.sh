@@ -115,9 +115,16 @@ main() {
     run "$REPO/scripts/dev-root.sh" dev
     broker
 
-    heading "11. The model in S3, the enclave in QEMU: attested, released, streamed, asked"
+    heading "11. A CI job publishes to S3; the enclave in QEMU: attested, released, streamed, asked"
     run_to line.txt mvault broker recipient broker prod
-    run mvault push models/minilm s3://models/team minilm --model-version 7 --sign sign.pem -R line.txt
+    local job=(MVAULT_MODEL=models/minilm MVAULT_VAULT=s3://models/team MVAULT_NAME=minilm MVAULT_MODEL_VERSION=7
+        MVAULT_RECIPIENTS=line.txt MVAULT_TAG=live MVAULT_JOB=team/minilm-c0ffee)
+    echo "aws_secret_access_key = $(printf 'x0%.0s' {1..20})" >models/minilm/notes.txt
+    expect 1 ci_job "${job[@]}"
+    rm models/minilm/notes.txt
+    run ci_job "${job[@]}"
+    run ci_job "${job[@]}" # again, as a CI does after a cut: published once
+    check "published once" grep -q already_published mvault-publish.json
     expect 3 mvault pull s3://models/team minilm:7 -o never
     enclave
     local call=(mvault enclave call --policy broker/policies/prod.toml --dangerous-dev-root dev/root.pem --model minilm)
@@ -149,6 +156,11 @@ broker() {
     appears broker.log 'health on'
     broker_address=$(sed -n 's|.*listening on https://\([^,]*\),.*|\1|p' broker.log)
     indented "$(<broker.log)"
+}
+
+# What the GitHub action and the GitLab template run, the key as the CI's secret.
+ci_job() {
+    env "$@" MVAULT_SIGN_KEY="$(<sign.pem)" "$REPO/deploy/ci/publish.sh"
 }
 
 # The enclave, with its parent; what it says up to where it is ready.

@@ -43,8 +43,8 @@ judge_segment() {
 judge_units() { "$REPO/deploy/tests/units.sh" "$mvault"; }
 
 judge_kubernetes() {
-    "$python/yamllint" --strict -c "$REPO/deploy/tests/yamllint.yaml" "$REPO/deploy/kubernetes" "$REPO/deploy/aws"
-    echo "yamllint: deploy/kubernetes, deploy/aws"
+    "$python/yamllint" --strict -c "$REPO/deploy/tests/yamllint.yaml" "$REPO/deploy/kubernetes" "$REPO/deploy/aws" "$REPO/deploy/ci"
+    echo "yamllint: deploy/kubernetes, deploy/aws, deploy/ci"
     run python "$REPO/deploy/tests/kubernetes.py"
 }
 

@@ -22,5 +22,5 @@ cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 # Advisories need a network that CI's machine does not have: `make audit`.
 cargo deny --log-level error check bans licenses sources
 RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --workspace --no-deps --document-private-items
-shellcheck scripts/*.sh .ci/run deploy/tests/*.sh deploy/container/*.sh
+shellcheck scripts/*.sh .ci/run deploy/tests/*.sh deploy/container/*.sh deploy/ci/*.sh
 python3 scripts/check_docs.py

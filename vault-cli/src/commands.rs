@@ -15,6 +15,7 @@ pub mod ls;
 pub mod open;
 pub mod policy;
 pub mod provenance;
+pub mod publish;
 pub mod pull;
 pub mod push;
 pub mod recipients;

@@ -15,6 +15,7 @@ pub struct CliError {
     exit: u8,
     reported: bool,
     store: Option<Box<StoreError>>,
+    refused_file: Option<String>,
 }
 
 /// Failed.
@@ -31,7 +32,15 @@ const STORE: u8 = 5;
 impl CliError {
     /// Something failed.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, rule: None, exit: FAILED, reported: false, store: None }
+        Self {
+            message: message.into(),
+            hint: None,
+            rule: None,
+            exit: FAILED,
+            reported: false,
+            store: None,
+            refused_file: None,
+        }
     }
 
     /// Something failed, and the result on stdout already says so.
@@ -98,6 +107,11 @@ impl CliError {
         self.store.as_deref()
     }
 
+    /// The file of a model that a scan refused.
+    pub fn refused_file(&self) -> Option<&str> {
+        self.refused_file.as_deref()
+    }
+
     /// Whether JSON on stdout already says so.
     pub fn is_reported(&self) -> bool {
         self.reported
@@ -133,7 +147,8 @@ impl From<CoreError> for CliError {
             _ => error.to_string(),
         };
         let (hint, rule) = (hint.map(Into::into), rule.map(|r| r.to_string()));
-        Self { hint, rule, exit, ..Self::failed(message) }
+        let refused_file = if let CoreError::Unsafe { path, .. } = &error { Some(path.clone()) } else { None };
+        Self { hint, rule, exit, refused_file, ..Self::failed(message) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod aws;
 mod commands;
 mod config;
+mod credentials;
 mod error;
 mod files;
 mod keys;
@@ -55,6 +56,7 @@ enum Command {
     Sign(commands::sign::Args),
     Scan(commands::scan::Args),
     Push(commands::push::Args),
+    Publish(commands::publish::Args),
     Pull(commands::pull::Args),
     Ls(commands::ls::Args),
     Tag(commands::tag::Args),
@@ -115,6 +117,7 @@ fn run(command: Command, out: &mut output::Output) -> Result<(), CliError> {
         Command::Sign(args) => commands::sign::run(&args, out),
         Command::Scan(args) => commands::scan::run(&args, out),
         Command::Push(args) => commands::push::run(&args, out),
+        Command::Publish(args) => commands::publish::run(&args, out),
         Command::Pull(args) => commands::pull::run(&args, out),
         Command::Ls(args) => commands::ls::run(&args, out),
         Command::Tag(args) => commands::tag::run(&args, out),

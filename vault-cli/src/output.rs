@@ -76,6 +76,11 @@ impl Output {
         eprintln!("mvault: warning: {text}");
     }
 
+    /// A line for the CI that runs this; not silenced.
+    pub fn annotation(&self, line: &str) {
+        eprintln!("{line}");
+    }
+
     /// Why it failed, and the next step.
     pub fn failure(&mut self, error: &CliError) {
         if self.json && !error.is_reported() {

@@ -5,6 +5,8 @@
 
 #[path = "vault/bench.rs"]
 mod bench;
+#[path = "vault/ci.rs"]
+mod ci;
 mod common;
 #[path = "vault/errors.rs"]
 mod errors;

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 use vault_core::header::{Header, MAGIC, hex};
 use vault_core::recipient::Recipient;
 use vault_core::seal::dangerous_seal_under;
-use vault_store::layout::{Name, TagName};
+use vault_core::signature::PublisherKey;
+use vault_store::layout::{Name, TagName, Target};
 use vault_store::push::{Model as Terms, Note, Push, Pushed, publisher};
-use vault_store::vault::{Selector, Vault};
+use vault_store::vault::{Job, Published, Selector, Vault};
 
 /// Chunks of what is sealed for a vault: parts are read over a network, and a small chunk is little to fetch.
 const CHUNK_SIZE: u32 = 16 * 1024;
@@ -38,8 +39,15 @@ Examples:
   mvault push bert.mvault s3://bucket/team bert --model-version 3
   train | mvault push - s3://bucket/team bert")]
 pub struct Args {
+    #[command(flatten)]
+    pub what: PushArgs,
+}
+
+/// What `push` and `publish` have in common.
+#[derive(clap::Args)]
+pub struct PushArgs {
     /// A file, a folder, a sealed model, or - for standard input
-    path: PathBuf,
+    pub path: PathBuf,
     /// The vault (s3://BUCKET/PREFIX or a folder), if it is not the default one; and the model's name in it
     #[arg(value_name = "[VAULT] NAME", required = true, num_args = 1..=2)]
     place: Vec<String>,
@@ -63,12 +71,27 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, hide_short_help = true)]
     chunk_size: u32,
     #[command(flatten)]
-    how: SealArgs,
+    pub how: SealArgs,
     #[command(flatten)]
     aws: AwsArgs,
 }
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
+    let key = args.what.how.signing_key()?;
+    let report = push(&args.what, key.as_ref(), None, out)?;
+    out.result(&report.json, &report.text)
+}
+
+/// What was published.
+pub struct Report {
+    /// For scripts.
+    pub json: serde_json::Value,
+    /// For people.
+    pub text: String,
+}
+
+/// Publishes, signed with `key`. What this key's `job` published before is not published again.
+pub fn push(args: &PushArgs, key: Option<&PublisherKey>, job: Option<&str>, out: &Output) -> Result<Report, CliError> {
     let project = Project::find()?;
     let (uri, text) = args.vault.with_name(&args.place, &project)?;
     let (name, selector) = reference(text)?;
@@ -84,8 +107,23 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let bar = out.progress("pushing", size);
     let progress = |n| bar.inc(n);
     let note = |note: Note| bar.suspend(|| tell(&note, out));
+    let vault = Vault::new(&*store);
+    let job = key.zip(job);
+    let proof = |version: u64, salt: &[u8; 32]| {
+        job.map_or([0; 32], |(key, job)| key.job_proof(name.as_str(), job, version, salt))
+    };
+    let job = job.map(|(key, job)| Job { mark: key.job_mark(name.as_str(), job), proof: &proof });
+    if let Some(job) = &job
+        && let Some(there) = vault.published_by(&name, job)?
+        && version.is_none_or(|v| v == there.version)
+    {
+        let target = Target::of(there.version, &there.header);
+        let before = tag.as_ref().map(|tag| vault.set_tag(&name, tag, &target)).transpose()?.flatten();
+        return Ok(found(&name, tag.as_ref(), &*store, &there, before.as_ref()));
+    }
     let push = Push {
-        vault: Vault::new(&*store),
+        vault,
+        job: job.as_ref(),
         name: &name,
         version,
         tag: tag.as_ref(),
@@ -97,10 +135,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     };
     let done = match sealed(&args.path)? {
         Some((file, header)) => push_sealed(args, push, &file, &header, out),
-        None => push_model(args, &project, &push, out),
+        None => push_model(args, key, &project, &push, out),
     };
     bar.finish_and_clear();
-    report(&name, tag.as_ref(), &*store, &done?, out)
+    Ok(report(&name, tag.as_ref(), &*store, &done?))
 }
 
 fn tell(note: &Note, out: &Output) {
@@ -125,7 +163,7 @@ fn source_size(path: &Path) -> Result<Option<u64>, CliError> {
 }
 
 /// A file that is an artifact, and its header.
-fn sealed(path: &Path) -> Result<Option<(File, Header)>, CliError> {
+pub fn sealed(path: &Path) -> Result<Option<(File, Header)>, CliError> {
     let is_file = path != Path::new("-") && std::fs::metadata(path).is_ok_and(|m| m.is_file());
     if !is_file {
         return Ok(None);
@@ -139,15 +177,20 @@ fn sealed(path: &Path) -> Result<Option<(File, Header)>, CliError> {
     Ok(Some((file, header)))
 }
 
-fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> Result<Pushed, CliError> {
+fn push_model(
+    args: &PushArgs,
+    key: Option<&PublisherKey>,
+    project: &Project,
+    push: &Push<'_>,
+    out: &Output,
+) -> Result<Pushed, CliError> {
     let mut model = Model::open(&args.path, args.how.follow_symlinks)?;
     if args.path == Path::new("-") {
         model.rename(push.name.as_str());
     }
     let recipients = args.recipients.all(project, &args.aws, out)?;
     let recipients: Vec<&dyn Recipient> = recipients.iter().map(AsRef::as_ref).collect();
-    let key = args.how.signing_key()?;
-    let companion = args.how.companion(&args.path, key.as_ref(), false)?;
+    let companion = args.how.companion(&args.path, key, false)?;
     warn_without_aes(out);
     let identity = IdentityArgs::of(&args.identities);
     let own = identity.own(&args.aws, out)?;
@@ -156,7 +199,7 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
         out.note("without a key of yours (-i) this push cannot go on if it is interrupted");
     }
     let progress = |_| {};
-    let mut options = args.how.options(push.name.as_str().into(), project, &model, key.as_ref(), &progress);
+    let mut options = args.how.options(push.name.as_str().into(), project, &model, key, &progress);
     args.how.provenance.record(&mut options)?;
     options.chunk_size = args.chunk_size;
     let terms = Terms {
@@ -184,7 +227,7 @@ fn push_model(args: &Args, project: &Project, push: &Push<'_>, out: &Output) -> 
 }
 
 fn push_sealed(
-    args: &Args,
+    args: &PushArgs,
     mut push: Push<'_>,
     file: &File,
     header: &Header,
@@ -227,13 +270,7 @@ fn push_sealed(
     Ok(push.sealed(header, file, offset, len)?)
 }
 
-fn report(
-    name: &Name,
-    tag: Option<&TagName>,
-    store: &dyn vault_store::Store,
-    pushed: &Pushed,
-    out: &mut Output,
-) -> Result<(), CliError> {
+fn report(name: &Name, tag: Option<&TagName>, store: &dyn vault_store::Store, pushed: &Pushed) -> Report {
     let name = name.as_str();
     let json = serde_json::json!({
         "ok": true,
@@ -249,11 +286,9 @@ fn report(
         "parts_sent": pushed.sent.sent,
         "parts_reused": pushed.sent.reused,
     });
-    let tagged = tag.map(|t| format!(", tagged {}", t.as_str())).unwrap_or_default();
-    let moved = pushed.tag_before.as_ref().filter(|t| t.version != pushed.version);
-    let moved = moved.map(|t| format!(" (was version {})", t.version)).unwrap_or_default();
+    let tagged = tagged(tag, pushed.tag_before.as_ref(), pushed.version);
     let text = format!(
-        "{name}:{} published in {}, {}, for {}{}{tagged}{moved}\ndigest {}\n",
+        "{name}:{} published in {}, {}, for {}{}{tagged}\ndigest {}\n",
         pushed.version,
         store.uri(),
         size(pushed.sent.len),
@@ -261,5 +296,36 @@ fn report(
         if pushed.header.signature().is_some() { ", signed" } else { "" },
         hex(&pushed.sent.digest),
     );
-    out.result(&json, &text)
+    Report { json, text }
+}
+
+/// Of what the same job published earlier.
+fn found(
+    name: &Name,
+    tag: Option<&TagName>,
+    store: &dyn vault_store::Store,
+    there: &Published,
+    before: Option<&Target>,
+) -> Report {
+    let name = name.as_str();
+    let json = serde_json::json!({
+        "ok": true,
+        "already_published": true,
+        "vault": store.uri(),
+        "name": name,
+        "model_version": there.version,
+        "tag": tag.map(TagName::as_str),
+        "id": there.header.prelude().artifact_id(),
+        "recipients": there.header.stanzas().count(),
+        "signed": there.header.signature().is_some(),
+    });
+    let tagged = tagged(tag, before, there.version);
+    let text = format!("{name}:{} is in {}: this job published it before{tagged}\n", there.version, store.uri());
+    Report { json, text }
+}
+
+fn tagged(tag: Option<&TagName>, before: Option<&Target>, version: u64) -> String {
+    let tagged = tag.map(|t| format!(", tagged {}", t.as_str())).unwrap_or_default();
+    let moved = before.filter(|t| t.version != version);
+    tagged + &moved.map(|t| format!(" (was version {})", t.version)).unwrap_or_default()
 }
