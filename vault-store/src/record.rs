@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 use vault_core::header::{Header, hex};
 
 /// Largest record read: 10,000 parts with two lines each, and a header.
@@ -120,10 +121,18 @@ impl Record {
 
     /// A record in `folder` for which `fits` holds and that no other process uses. What is not a record is passed over.
     pub fn find(folder: &Path, fits: &dyn Fn(&Subject) -> bool) -> Option<Self> {
-        let mut paths: Vec<_> = fs::read_dir(folder).ok()?.flatten().map(|i| i.path()).collect();
-        paths.retain(|p| p.extension().is_some_and(|e| e == &ENDING[1..]));
-        paths.sort();
-        paths.into_iter().find_map(|path| Self::open(path, fits))
+        paths(folder).into_iter().find_map(|path| Self::open(path, fits))
+    }
+
+    /// Records of pushes to `vault` that no process uses, last written before `before`, and when that was, in seconds
+    /// since 1970 by this machine's clock.
+    pub fn abandoned(folder: &Path, vault: &str, before: u64) -> Vec<(u64, Self)> {
+        let written = |path: &Path| {
+            let modified = fs::symlink_metadata(path).and_then(|m| m.modified()).ok()?;
+            modified.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs())
+        };
+        let old = paths(folder).into_iter().filter_map(|p| Some((written(&p).filter(|t| *t < before)?, p)));
+        old.filter_map(|(time, path)| Some((time, Self::open(path, &|s| s.vault == vault)?))).collect()
     }
 
     fn open(path: PathBuf, fits: &dyn Fn(&Subject) -> bool) -> Option<Self> {
@@ -237,4 +246,13 @@ impl Record {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Files of records, sorted.
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = items.map(|i| i.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == &ENDING[1..]));
+    paths.sort();
+    paths
 }

@@ -1,8 +1,8 @@
-//! `mvault gc`: what pushes that were given up have left in a vault: uploads that were never completed, and payloads
-//! that no version names. Lists by default.
+//! `mvault gc`: what pushes that were given up have left: in the vault, uploads that were never completed, and payloads
+//! that no version names; on this machine, records of such pushes. Lists by default.
 
 use crate::aws::AwsArgs;
-use crate::config::Project;
+use crate::config::{Project, push_records};
 use crate::error::CliError;
 use crate::keys::count;
 use crate::output::{Output, printable, size, table};
@@ -11,9 +11,10 @@ use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vault_core::header::hex;
 use vault_store::error::time_text;
+use vault_store::record::Record;
 use vault_store::vault::{Garbage, Vault};
 
-/// List or remove what abandoned pushes have left in a vault
+/// List or remove what abandoned pushes have left in a vault, and their records on this machine
 ///
 /// Only what is older than --older-than, which must be longer than the longest push: an upload may still be going on,
 /// or be gone on with. What a version names is never touched.
@@ -62,7 +63,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     let store = open(&uri, &args.aws, out)?;
     let vault = Vault::new(&*store);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let garbage = vault.garbage(now.saturating_sub(args.older_than).saturating_add(u64::from(args.older_than == 0)))?;
+    let before = now.saturating_sub(args.older_than).saturating_add(u64::from(args.older_than == 0));
+    let garbage = vault.garbage(before)?;
+    let records = push_records().map(|folder| Record::abandoned(&folder, &store.uri(), before)).unwrap_or_default();
     let mut rows = vec![["what", "size", "since", "object"].map(String::from).to_vec()];
     let mut values = Vec::new();
     for item in &garbage {
@@ -77,17 +80,26 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         values.push(json!({ "what": what, "bytes": bytes, "since": since, "object": key }));
         rows.push(vec![what.into(), bytes.map_or_else(|| "-".into(), size), since, printable(&key)]);
     }
-    let mut removed = 0;
-    if args.delete && !garbage.is_empty() {
-        let question = format!("remove {} for good?", count(garbage.len(), "object"));
+    for (since, record) in &records {
+        let (name, since) = (printable(record.subject().name.as_str()), time_text(*since));
+        values.push(json!({ "what": "record", "bytes": null, "since": since, "object": name }));
+        rows.push(vec!["record".into(), "-".into(), since, format!("a push of {name} from this machine")]);
+    }
+    let (mut removed, all) = (0, garbage.len() + records.len());
+    if args.delete && all > 0 {
+        let question = format!("remove {} for good?", count(all, "object"));
         if !args.yes && !out.confirm(&question)? {
             return Err(CliError::failed("nothing was removed"));
         }
         for item in &garbage {
             removed += usize::from(vault.collect(item)?);
         }
+        for (_, record) in records {
+            record.remove()?; // whoever pushes again begins anew, under another key
+            removed += 1;
+        }
     }
-    let text = match (garbage.len(), args.delete) {
+    let text = match (all, args.delete) {
         (0, _) => format!("{}: nothing to remove\n", store.uri()),
         (_, false) => table(&rows),
         (_, true) => format!("{}{} removed\n", table(&rows), count(removed, "object")),

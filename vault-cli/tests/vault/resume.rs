@@ -150,3 +150,26 @@ fn payload_ids(log: &[Exchange]) -> BTreeSet<String> {
     let parts = log.iter().filter(|e| part_number(&e.target).is_some());
     parts.map(|e| e.target.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
 }
+
+/// Records of pushes that nobody repeats go when what they left in the vault goes, and not before.
+#[test]
+fn records_of_given_up_pushes_stay_for_ever() {
+    let Some(bench) = Bench::new("given-up") else { return };
+    bench.noise("m.bin", 9, LEN);
+    bench.proxy.add(parts_from(3, FOR_EVER));
+    let push = bench.start("push m.bin VAULT m");
+    bench.until("two parts", |log| parts_through(log) == 2);
+    assert_eq!(bench.records(), 1);
+    let used = bench.run("gc VAULT --older-than 0s --json").ok().json();
+    assert!(used["garbage"].as_array().unwrap().iter().all(|g| g["what"] != "record"), "in use: {used}");
+    push.kill();
+    bench.proxy.clear_rules();
+    bench.run("gc VAULT --delete --yes").ok();
+    assert_eq!(bench.records(), 1, "young things are no garbage");
+    std::thread::sleep(Duration::from_millis(1100)); // the store's clock counts seconds
+    let listed = bench.run("gc VAULT --older-than 0s --delete --yes").ok().text();
+    assert!(listed.contains("a push of m from this machine") && listed.contains("2 objects removed"), "{listed}");
+    assert_eq!((bench.records(), bench.uploads()), (0, vec![]));
+    let done = bench.run("push m.bin VAULT m --json").ok().json();
+    assert_eq!(done["parts_reused"], 0);
+}

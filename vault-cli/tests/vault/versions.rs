@@ -122,7 +122,11 @@ fn cleaning_takes_what_is_needed() {
     std::thread::sleep(Duration::from_millis(1100)); // the store's clock counts seconds
     let listed = bench.run("gc VAULT --older-than 0s --json").ok().json();
     let what: Vec<_> = listed["garbage"].as_array().unwrap().iter().map(|g| g["what"].as_str().unwrap()).collect();
-    assert!(what.contains(&"upload") && what.contains(&"payload") && what.len() == 2, "{listed} {:?}", bench.uploads());
+    assert!(
+        what.contains(&"upload") && what.contains(&"record") && what.contains(&"payload") && what.len() == 3,
+        "{listed} {:?}",
+        bench.uploads()
+    );
     bench.run("gc VAULT --older-than 0s --delete").fails(2, "--yes");
     bench.run("gc VAULT --older-than 0s --delete --yes").ok();
     assert!(bench.uploads().is_empty());
