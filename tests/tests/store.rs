@@ -5,6 +5,8 @@
 
 #[path = "store/objects.rs"]
 mod objects;
+#[path = "store/pointers.rs"]
+mod pointers;
 #[path = "store/recording.rs"]
 mod recording;
 #[path = "store/resuming.rs"]
