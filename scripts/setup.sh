@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|release|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, release, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -19,6 +19,7 @@ main() {
             emulator) setup_emulator ;;
             eif) setup_eif ;;
             deploy) setup_deploy ;;
+            release) setup_release ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -108,6 +109,9 @@ setup_deploy() {
     debian_python
     venv "$(deploy_venv_dir)" python3 deploy.txt "what judges deploy/" --only-binary :all:
 }
+
+# What makes packages.
+setup_release() { debian strip:binutils dpkg-shlibdeps:dpkg-dev xz:xz-utils git:git python3:python3; }
 
 debian_python() {
     debian python3:python3
