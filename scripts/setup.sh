@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|release|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|release|debian-root|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, release, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, release, debian-root, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -20,6 +20,7 @@ main() {
             eif) setup_eif ;;
             deploy) setup_deploy ;;
             release) setup_release ;;
+            debian-root) setup_debian_root ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -112,6 +113,30 @@ setup_deploy() {
 
 # What makes packages.
 setup_release() { debian strip:binutils dpkg-shlibdeps:dpkg-dev xz:xz-utils git:git python3:python3; }
+
+# A clean Debian for the package's test, from where this machine's own packages come from. Needs root, as debootstrap does.
+setup_debian_root() {
+    local archive codename site new
+    archive=$(debian_root)
+    [[ -s $archive ]] && return
+    ((EUID == 0)) || die "debootstrap needs root"
+    debian debootstrap:debootstrap
+    codename=$(debian_codename)
+    # apt-get knows nothing of a site before an update
+    [[ -n $(apt-get indextargets) ]] || as_root apt-get update -q
+    # shellcheck disable=SC2016 # apt-get's own
+    site=$(apt-get indextargets --format '$(RELEASE) $(SITE)' | awk -v codename="$codename" '$1 == codename { print $2; exit }')
+    [[ -n $site ]] || die "apt-get has no source of $codename"
+    say "setup: a clean Debian $codename (once, about a minute)"
+    new=$(mktemp -d "$CACHE/debian-root.XXXXXX")
+    quietly timeout 600 debootstrap --variant=minbase "$codename" "$new/root" "$site"
+    rm -rf "$new"/root/var/cache/apt/archives/*.deb "$new"/root/var/lib/apt/lists/*
+    # what names the source is no part of a test
+    : >"$new/root/etc/apt/sources.list"
+    tar -C "$new/root" --numeric-owner --one-file-system -cf "$archive.new" .
+    rm -rf --one-file-system "$new"
+    mv "$archive.new" "$archive"
+}
 
 debian_python() {
     debian python3:python3
