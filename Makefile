@@ -29,7 +29,7 @@ test: ## every test of the workspace
 bench: ## mvault beside its peers, sealing and on S3; evidence; releases; an enclave (ARGS="--only s3 --size 512M")
 	@scripts/bench.sh $(ARGS)
 
-deploy: ## judge deploy/: CloudFormation on emulators, network rules by packets, units, image, Kubernetes (as root)
+deploy: ## judge deploy/: CloudFormation on emulators, network rules by packets, units, dashboards, image, Kubernetes, release (as root)
 	@scripts/deploy.sh
 
 release: ## target/dist: tar archive, Debian package, bill of materials, SHA256SUMS

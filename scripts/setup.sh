@@ -130,7 +130,7 @@ setup_debian_root() {
     say "setup: a clean Debian $codename (once, about a minute)"
     new=$(mktemp -d "$CACHE/debian-root.XXXXXX")
     quietly timeout 600 debootstrap --variant=minbase "$codename" "$new/root" "$site"
-    rm -rf "$new"/root/var/cache/apt/archives/*.deb "$new"/root/var/lib/apt/lists/*
+    rm -rf "$new/root/var/cache/apt/archives/"*.deb "$new/root/var/lib/apt/lists/"*
     # what names the source is no part of a test
     : >"$new/root/etc/apt/sources.list"
     tar -C "$new/root" --numeric-owner --one-file-system -cf "$archive.new" .
