@@ -122,12 +122,15 @@ setup_debian_root() {
     ((EUID == 0)) || die "debootstrap needs root"
     debian debootstrap:debootstrap
     codename=$(debian_codename)
-    # apt-get knows nothing of a site before an update
-    [[ -n $(apt-get indextargets) ]] || as_root apt-get update -q
-    # shellcheck disable=SC2016 # apt-get's own
-    site=$(apt-get indextargets --format '$(RELEASE) $(SITE)' | awk -v codename="$codename" '$1 == codename { print $2; exit }')
+    site=$(apt_site "$codename")
+    # apt-get knows nothing of a release before an update
+    if [[ -z $site ]]; then
+        as_root apt-get update -q
+        site=$(apt_site "$codename")
+    fi
     [[ -n $site ]] || die "apt-get has no source of $codename"
     say "setup: a clean Debian $codename (once, about a minute)"
+    rm -rf --one-file-system "$CACHE"/debian-root.*
     new=$(mktemp -d "$CACHE/debian-root.XXXXXX")
     quietly timeout 600 debootstrap --variant=minbase "$codename" "$new/root" "$site"
     rm -rf "$new/root/var/cache/apt/archives/"*.deb "$new/root/var/lib/apt/lists/"*
@@ -136,6 +139,12 @@ setup_debian_root() {
     tar -C "$new/root" --numeric-owner --one-file-system -cf "$archive.new" .
     rm -rf --one-file-system "$new"
     mv "$archive.new" "$archive"
+}
+
+# Where this machine's packages of a release come from.
+apt_site() {
+    # shellcheck disable=SC2016 # apt-get's own
+    apt-get indextargets --format '$(RELEASE) $(SITE)' | awk -v codename="$1" '$1 == codename && !found++ { print $2 }'
 }
 
 debian_python() {
