@@ -2,7 +2,7 @@
 # Everything is built with the release profile, so nothing is built twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo s3 test bench deploy fuzz lint audit install clean
+.PHONY: help build demo s3 test bench deploy release fuzz lint audit install clean
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
@@ -29,8 +29,11 @@ test: ## every test of the workspace
 bench: ## mvault beside its peers, sealing and on S3; evidence; releases; an enclave (ARGS="--only s3 --size 512M")
 	@scripts/bench.sh $(ARGS)
 
-deploy: ## judge deploy/: CloudFormation on emulators, network rules by packets, units, image, Kubernetes (as root)
+deploy: ## judge deploy/: CloudFormation on emulators, network rules by packets, units, dashboards, image, Kubernetes, release (as root)
 	@scripts/deploy.sh
+
+release: ## target/dist: tar archive, Debian package, bill of materials, SHA256SUMS
+	@scripts/release.sh
 
 fuzz: ## every fuzz target for a while (SECONDS=60)
 	@scripts/fuzz.sh $(SECONDS)

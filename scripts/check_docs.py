@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the documents agree with the tree: links, rule ids, make targets, no path of one machine.
+"""Checks that the documents agree with the tree: links, rule ids, make targets, attacks' tests, no path of one machine.
 
 Reads every file that is, or could be, under version control. Prints one line a problem and exits 1 if there is any.
 """
@@ -11,6 +11,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FORMAT = "docs/FORMAT.md"
+RED_TEAM = "docs/RED_TEAM.md"
 RULE = re.compile(r"\bF-(\d+)\b")
 RANGE = re.compile(r"\bF-(\d+)\]?`?\s*(?:to|-|–)\s*`?\[?F-(\d+)\b")
 # Absolute paths that exist on one machine only.
@@ -19,7 +20,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:work|farm|root|home/[a-z]+|Users/[a
 
 def main() -> int:
     texts = {name: text for name in tracked() if (text := read(name)) is not None}
-    problems = [*links(texts), *rules(texts), *paths(texts), *commands(texts)]
+    problems = [*links(texts), *rules(texts), *paths(texts), *commands(texts), *attacks(texts)]
     for problem in sorted(problems):
         print(f"check-docs: {problem}")
     return 1 if problems else 0
@@ -121,6 +122,26 @@ def commands(texts):
             for target in re.findall(r"(?:`|^)make ([a-z]+)\b", text, flags=re.M):
                 if target not in targets:
                     yield f"{name}: `make {target}` is no target"
+
+
+def attacks(texts):
+    """Every test and every case that RED_TEAM.md names is in the file that it names, and every attack has a test."""
+    if RED_TEAM not in texts:
+        yield f"{RED_TEAM} is missing"
+        return
+    for number, line in enumerate(texts[RED_TEAM].splitlines(), 1):
+        if not line.startswith("|") or re.match(r"\| attack \||\|---", line):
+            continue
+        tests = re.findall(r"`([\w./-]+\.rs)::(\w+)`", line)
+        if not tests:
+            yield f"{RED_TEAM}:{number}: no test"
+        for file, test in tests:
+            if not re.search(rf"\bfn {test}\b", texts.get(file, "")):
+                yield f"{RED_TEAM}:{number}: no test {test} in {file}"
+            folder = str(pathlib.PurePath(file).parent)
+            for case in re.findall(r"case `(\w+)`", line):
+                if not any(f'("{case}"' in text for name, text in texts.items() if name.startswith(f"{folder}/")):
+                    yield f"{RED_TEAM}:{number}: no case {case} in {folder}"
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ emulator_dir() {
     printf '%s/emulator-%s\n' "$CACHE" "$key"
 }
 
+# The archive of a clean Debian of this machine's release, in which the package is tried.
+debian_root() { printf '%s/debian-%s-%s.tar\n' "$CACHE" "$(debian_codename)" "$(dpkg --print-architecture)"; }
+debian_codename() { (source /etc/os-release && printf '%s\n' "${VERSION_CODENAME:?}"); }
+
 # The folder of mvault-eif, keyed by all that goes into it.
 eif_dir() {
     local key

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Judges deploy/: CloudFormation on emulators of AWS, the segment's rules by packets, systemd's units, the image and Kubernetes' manifests. Makes
-# what it needs and removes it; the network's and the container's part want root. One line a check; exits non-zero at the first that fails.
-# Usage: deploy.sh [aws|segment|units|kubernetes|container]...   all of them unless some are named
+# Judges deploy/: CloudFormation on emulators of AWS, the segment's rules by packets, systemd's units, dashboards, the image, Kubernetes' manifests
+# and the release. Makes what it needs and removes it; the network's, the container's and the release's part want root. One line a check; exits non-zero at the first that fails.
+# Usage: deploy.sh [aws|segment|units|dashboards|kubernetes|container|release]...   all of them unless some are named
 # MVAULT_BIN names a built mvault; otherwise it is built.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
     local part parts=("$@")
-    ((${#parts[@]} > 0)) || parts=(aws segment units kubernetes container)
+    ((${#parts[@]} > 0)) || parts=(aws segment units dashboards kubernetes container release)
     "$REPO/scripts/setup.sh" deploy servers localstack postgres
     mvault=${MVAULT_BIN:-}
     if [[ -z $mvault ]]; then
@@ -20,7 +20,7 @@ main() {
     python=$(deploy_venv_dir)/bin
     for part in "${parts[@]}"; do
         case $part in
-            aws | segment | units | kubernetes | container) "judge_$part" ;;
+            aws | segment | units | dashboards | kubernetes | container | release) "judge_$part" ;;
             *) die "unknown part '$part'" ;;
         esac
     done
@@ -42,6 +42,12 @@ judge_segment() {
 
 judge_units() { "$REPO/deploy/tests/units.sh" "$mvault"; }
 
+judge_dashboards() {
+    "$python/yamllint" --strict -c "$REPO/deploy/tests/yamllint.yaml" "$REPO/deploy/dashboards"
+    echo "yamllint: deploy/dashboards"
+    run python "$REPO/deploy/tests/dashboards.py"
+}
+
 judge_kubernetes() {
     "$python/yamllint" --strict -c "$REPO/deploy/tests/yamllint.yaml" "$REPO/deploy/kubernetes" "$REPO/deploy/aws" "$REPO/deploy/ci"
     echo "yamllint: deploy/kubernetes, deploy/aws, deploy/ci"
@@ -53,6 +59,12 @@ judge_container() {
     echo "hadolint: deploy/Containerfile"
     namespaces_for container || return 0
     "$REPO/deploy/tests/container.sh" "$mvault" "$(postgres_bin)" "$python/python"
+}
+
+judge_release() {
+    namespaces_for release || return 0
+    "$REPO/scripts/setup.sh" release debian-root
+    "$REPO/deploy/tests/release.sh" "$mvault" "$(debian_root)"
 }
 
 # Root is asked for; a machine that makes no namespaces even for root is not judged.

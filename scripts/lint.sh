@@ -24,3 +24,4 @@ cargo deny --log-level error check bans licenses sources
 RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --workspace --no-deps --document-private-items
 shellcheck scripts/*.sh .ci/run deploy/tests/*.sh deploy/container/*.sh deploy/ci/*.sh
 python3 scripts/check_docs.py
+python3 deploy/tests/dashboards.py

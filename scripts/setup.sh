@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|release|debian-root|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, release, debian-root, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -19,6 +19,8 @@ main() {
             emulator) setup_emulator ;;
             eif) setup_eif ;;
             deploy) setup_deploy ;;
+            release) setup_release ;;
+            debian-root) setup_debian_root ;;
             lint) setup_lint ;;
             fuzz) setup_fuzz ;;
             bench) setup_bench ;;
@@ -107,6 +109,42 @@ setup_deploy() {
     debian nft:nftables ip:iproute2 systemd-analyze:systemd setpriv:util-linux strip:binutils strace:strace stunnel:stunnel4 curl:curl openssl:openssl
     debian_python
     venv "$(deploy_venv_dir)" python3 deploy.txt "what judges deploy/" --only-binary :all:
+}
+
+# What makes packages.
+setup_release() { debian strip:binutils dpkg-shlibdeps:dpkg-dev xz:xz-utils git:git python3:python3; }
+
+# A clean Debian for the package's test, from where this machine's own packages come from. Needs root, as debootstrap does.
+setup_debian_root() {
+    local archive codename site new
+    archive=$(debian_root)
+    [[ -s $archive ]] && return
+    ((EUID == 0)) || die "debootstrap needs root"
+    debian debootstrap:debootstrap
+    codename=$(debian_codename)
+    site=$(apt_site "$codename")
+    # apt-get knows nothing of a release before an update
+    if [[ -z $site ]]; then
+        as_root apt-get update -q
+        site=$(apt_site "$codename")
+    fi
+    [[ -n $site ]] || die "apt-get has no source of $codename"
+    say "setup: a clean Debian $codename (once, about a minute)"
+    rm -rf --one-file-system "$CACHE"/debian-root.*
+    new=$(mktemp -d "$CACHE/debian-root.XXXXXX")
+    quietly timeout 600 debootstrap --variant=minbase "$codename" "$new/root" "$site"
+    rm -rf "$new/root/var/cache/apt/archives/"*.deb "$new/root/var/lib/apt/lists/"*
+    # what names the source is no part of a test
+    : >"$new/root/etc/apt/sources.list"
+    tar -C "$new/root" --numeric-owner --one-file-system -cf "$archive.new" .
+    rm -rf --one-file-system "$new"
+    mv "$archive.new" "$archive"
+}
+
+# Where this machine's packages of a release come from.
+apt_site() {
+    # shellcheck disable=SC2016 # apt-get's own
+    apt-get indextargets --format '$(RELEASE) $(SITE)' | awk -v codename="$1" '$1 == codename && !found++ { print $2 }'
 }
 
 debian_python() {
