@@ -46,7 +46,7 @@ pub struct Args {
 /// What `push` and `publish` have in common.
 #[derive(clap::Args)]
 pub struct PushArgs {
-    /// A file, a folder, a sealed model, or - for standard input
+    /// A file or a folder; `push` takes a sealed model, too, or - for standard input
     pub path: PathBuf,
     /// The vault (s3://BUCKET/PREFIX or a folder), if it is not the default one; and the model's name in it
     #[arg(value_name = "[VAULT] NAME", required = true, num_args = 1..=2)]
