@@ -16,6 +16,7 @@ set -euo pipefail
 main() {
     local sign=${MVAULT_SIGN_KEY:?a secret of the CI: the private key in PEM} summary=${MVAULT_SUMMARY:-mvault-publish.json}
     unset MVAULT_SIGN_KEY # no process started here has it in its environment
+    if [[ -z ${AWS_REGION:-} ]]; then unset AWS_REGION; fi # an input left out is not a region
     if [[ -n ${MVAULT_ROLE_ARN:-} ]]; then assume_role; fi
     unset MVAULT_ID_TOKEN ACTIONS_ID_TOKEN_REQUEST_TOKEN
 
