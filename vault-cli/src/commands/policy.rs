@@ -4,6 +4,7 @@ mod kms;
 mod lint;
 pub mod measurements;
 pub mod new;
+mod remove;
 
 use crate::error::{CliError, io};
 use crate::output::{Output, printable};
@@ -24,6 +25,7 @@ use vault_core::header::hex;
 pub enum Command {
     New(new::NewArgs),
     AddRelease(new::AddArgs),
+    RemoveRelease(remove::Args),
     Check(CheckArgs),
     Diff(DiffArgs),
     Kms(kms::Args),
@@ -53,6 +55,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<(), CliError> {
     match command {
         Command::New(args) => new::new(args, out),
         Command::AddRelease(args) => new::add_release(args, out),
+        Command::RemoveRelease(args) => remove::run(args, out),
         Command::Check(args) => check(args, out),
         Command::Diff(args) => diff(args, out),
         Command::Kms(args) => kms::run(args, out),

@@ -167,7 +167,8 @@ pub struct Said {
     pub text: String,
 }
 
-fn said(path: &Path, text: &[u8], what: &str) -> Result<Said, CliError> {
+/// Says it.
+pub fn said(path: &Path, text: &[u8], what: &str) -> Result<Said, CliError> {
     let policy = Policy::parse(text).map_err(|e| wrong(path, &e))?;
     let count = policy.releases().len();
     let json = json!({
