@@ -1,6 +1,7 @@
 //! `mvault broker`: a key broker, from its first key to why it refused.
 
 mod client;
+mod filter;
 mod init;
 mod keys;
 mod log;

@@ -1,6 +1,7 @@
 //! `mvault broker log`: the release log, on the broker's side and from outside.
 
 use super::client::ClientFile;
+use super::filter::FilterArgs;
 use crate::error::CliError;
 use crate::files::{Access, write_new};
 use crate::output::{Output, printable, table};
@@ -28,6 +29,8 @@ const MAX_CHECKPOINT: u64 = 128 * 1024;
 Examples:
   mvault broker log broker                              the last 20 decisions
   mvault broker log broker --since 0 --json             all of them
+  mvault broker log broker --since 2026-11-27T08:00:00Z --until 2026-11-27T12:00:00Z --outcome granted
+  mvault broker log broker --pcr0 5f0c… --json          what one image asked for
   mvault broker log broker --verify --checkpoint seen   every entry and hash
   mvault broker log --client client.toml --checkpoint seen
                                         from another machine, over the network")]
@@ -36,13 +39,12 @@ pub struct Args {
     #[arg(required_unless_present = "client")]
     folder: Option<PathBuf>,
     /// Ask the broker that this client.toml pins, over the network
-    #[arg(long, value_name = "CLIENT.TOML", conflicts_with_all = ["folder", "verify", "since"])]
+    #[arg(long, value_name = "CLIENT.TOML", conflicts_with_all = ["folder", "verify"])]
     client: Option<PathBuf>,
-    /// List from this entry on, counted from 0
-    #[arg(long, value_name = "INDEX")]
-    since: Option<u64>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Check every entry, every hash and the signature
-    #[arg(long, conflicts_with = "since")]
+    #[arg(long)]
     verify: bool,
     /// A checkpoint seen earlier; replaced by the newest if that goes on from it
     #[arg(long, value_name = "FILE")]
@@ -56,7 +58,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         (None, Some(folder)) if args.verify || args.checkpoint.is_some() => {
             check(folder, args.checkpoint.as_deref(), kept.as_deref(), out)
         }
-        (None, Some(folder)) => list(folder, args.since, out),
+        (None, Some(folder)) => list(folder, &args.filter, out),
         (None, None) => Err(CliError::usage("which broker? give its folder, or --client client.toml")),
     }
 }
@@ -104,34 +106,39 @@ fn done(size: u64, goes_on: bool, every: bool, out: &mut Output) -> Result<(), C
     out.result(&json, &format!("{size} entries: {what}{kept}\n"))
 }
 
-fn list(folder: &Path, since: Option<u64>, out: &mut Output) -> Result<(), CliError> {
+fn list(folder: &Path, filter: &FilterArgs, out: &mut Output) -> Result<(), CliError> {
     let config = Config::read(folder)?;
     let state = State::open(&config.state, false)?;
     let size = state.size()?;
-    let mut from = since.unwrap_or(size.saturating_sub(20));
+    let mut from = filter.first(size);
     let mut values = Vec::new();
     let mut rows =
         vec![["entry", "time", "outcome", "step", "model", "policy", "release", "decision"].map(String::from).to_vec()];
-    loop {
+    while !filter.ends_at(from) {
         let page = state.entries(from, PAGE)?;
         let Some(last) = page.last() else { break };
         from = last.index + 1;
-        for row in &page {
-            let (value, cells) = shown(row)?;
-            values.push(value);
-            rows.push(cells);
+        for row in page.iter().filter(|row| !filter.ends_at(row.index)) {
+            let entry = parsed(row)?;
+            if filter.takes(&entry) {
+                values
+                    .push(json!({ "index": row.index, "entry": serde_json::to_value(&entry).unwrap_or(Value::Null) }));
+                rows.push(cells(row.index, &entry));
+            }
         }
     }
     out.result(&json!({ "ok": true, "size": size, "entries": values }), &table(&rows))
 }
 
-fn shown(row: &Row) -> Result<(Value, Vec<String>), CliError> {
-    let entry =
-        LogEntry::parse(&row.entry).map_err(|e| CliError::not_authentic(format!("entry {}: {e}", row.index)))?;
+fn parsed(row: &Row) -> Result<LogEntry, CliError> {
+    LogEntry::parse(&row.entry).map_err(|e| CliError::not_authentic(format!("entry {}: {e}", row.index)))
+}
+
+fn cells(index: u64, entry: &LogEntry) -> Vec<String> {
     let outcome = if entry.outcome == Outcome::Granted { "granted" } else { "refused" };
     let text = |value: &Option<String>| printable(value.as_deref().unwrap_or("-"));
-    let cells = vec![
-        row.index.to_string(),
+    vec![
+        index.to_string(),
         entry.time.clone(),
         outcome.to_owned(),
         text(&entry.step),
@@ -139,8 +146,7 @@ fn shown(row: &Row) -> Result<(Value, Vec<String>), CliError> {
         text(&entry.policy),
         text(&entry.release),
         entry.id.clone(),
-    ];
-    Ok((json!({ "index": row.index, "entry": serde_json::to_value(&entry).unwrap_or(Value::Null) }), cells))
+    ]
 }
 
 impl From<ReleaseError> for CliError {
