@@ -7,46 +7,12 @@
 mod common;
 
 use common::Workshop;
+use common::console::{Step, steps};
 use mvault_tests::evidence::{Evidence, NOW_S, TestRoot};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-struct Step {
-    line: usize,
-    command: String,
-    expected: Vec<String>,
-    code: i32,
-}
-
-fn steps(text: &str) -> Vec<Step> {
-    let (mut steps, mut inside): (Vec<Step>, bool) = (Vec::new(), false);
-    for (n, line) in text.lines().enumerate() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let (true, Some(command)) = (inside, line.strip_prefix("$ ")) {
-            steps.push(Step { line: n + 1, command: command.into(), expected: Vec::new(), code: 0 });
-        } else if let (true, Some(code)) = (inside, line.strip_prefix("# exit ")) {
-            steps.last_mut().unwrap().code = code.parse().unwrap();
-        } else if inside {
-            steps.last_mut().unwrap().expected.push(line.to_owned());
-        }
-    }
-    steps
-}
-
-/// `…` matches any run of characters, blanks included.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('…');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<_> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
+const CONSOLE: &str = "```console";
 
 fn run(shop: &Workshop, step: &Step) -> (Vec<String>, i32) {
     let done = shop.sh(&format!("{{ {} ; }} 2>&1", step.command));
@@ -54,10 +20,9 @@ fn run(shop: &Workshop, step: &Step) -> (Vec<String>, i32) {
 }
 
 fn check(shop: &Workshop, file: &Path, text: &str) {
-    for step in steps(text) {
+    for step in steps(text, CONSOLE) {
         let (output, code) = run(shop, &step);
-        let same = output.len() == step.expected.len()
-            && step.expected.iter().zip(&output).all(|(e, o)| matches(e.trim_end(), o));
+        let same = step.is_met_by(&output);
         let Step { line, command, expected, code: wanted } = step;
         let file = file.display();
         assert!(same, "{file}:{line}: {command}\nexpected {expected:#?}\nfound {output:#?}");
@@ -92,7 +57,7 @@ fn blur(line: &str) -> String {
 fn bless(shop: &Workshop, file: &Path, text: &str) {
     let heading = text.lines().next().unwrap();
     let mut out = format!("{heading}\n\n```console\n");
-    for step in steps(text) {
+    for step in steps(text, CONSOLE) {
         let (output, code) = run(shop, &step);
         writeln!(out, "$ {}", step.command).unwrap();
         for line in output {
@@ -109,7 +74,7 @@ fn bless(shop: &Workshop, file: &Path, text: &str) {
 fn readme_tour_does_what_it_says() {
     let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(steps(&text).len() > 25);
+    assert!(steps(&text, CONSOLE).len() > 25);
     check(&Workshop::new(), &file, &text);
 }
 

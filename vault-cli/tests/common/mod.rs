@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod console;
+
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
