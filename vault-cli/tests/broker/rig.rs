@@ -27,9 +27,14 @@ const PATIENCE: Duration = Duration::from_mins(1);
 impl Rig {
     /// Serves nothing yet.
     pub fn new() -> Self {
+        Self::at(0)
+    }
+
+    /// One that will listen at this port, which client.toml names; 0 is any.
+    pub fn at(port: u16) -> Self {
         let shop = Workshop::new();
         shop.mvault("keygen").ok();
-        shop.mvault("broker init broker --host localhost --listen 127.0.0.1:0 --admin 127.0.0.1:0").ok();
+        shop.mvault(&format!("broker init broker --host localhost --listen 127.0.0.1:{port} --admin 127.0.0.1:0")).ok();
         let root = TestRoot::new();
         shop.write("root.pem", root.pem().as_bytes());
         shop.write("root.key", root.key_pem().as_bytes());
