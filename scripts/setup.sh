@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what one of the project's targets needs on a fresh Debian machine that has a Rust toolchain, and nothing that
-# is there already. Usage: setup.sh [build|python|servers|localstack|postgres|emulator|eif|deploy|release|debian-root|lint|fuzz|bench|bench-s3]...
+# is there already. Usage: setup.sh [build|python|servers|runbooks|localstack|postgres|emulator|eif|deploy|release|debian-root|lint|fuzz|bench|bench-s3]...
 # Everything but Debian's packages goes to ${MVAULT_CACHE:-~/.cache/mvault}; nothing is printed when nothing is missing.
 
 source "$(dirname "$0")/common.sh"
 
 main() {
-    (($# > 0)) || die "which? build, python, servers, localstack, postgres, emulator, eif, deploy, release, debian-root, lint, fuzz, bench, bench-s3"
+    (($# > 0)) || die "which? build, python, servers, runbooks, localstack, postgres, emulator, eif, deploy, release, debian-root, lint, fuzz, bench, bench-s3"
     local what
     for what in "$@"; do
         lock_cache "setup-$what"
@@ -14,6 +14,7 @@ main() {
             build) setup_build ;;
             python) setup_python ;;
             servers) setup_servers ;;
+            runbooks) setup_runbooks ;;
             localstack) setup_localstack ;;
             postgres) setup_postgres ;;
             emulator) setup_emulator ;;
@@ -47,6 +48,9 @@ setup_servers() {
     debian_python
     venv "$(servers_venv_dir)" python3 servers.txt "S3 and KMS servers" --only-binary :all:
 }
+
+# What the runbooks of docs/OPERATIONS.md call beside mvault.
+setup_runbooks() { debian jq:jq sqlite3:sqlite3; }
 
 # Without a Python 3.13 there is no LocalStack, and its tests are skipped.
 setup_localstack() {

@@ -6,7 +6,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-"$REPO/scripts/setup.sh" build python servers localstack postgres eif emulator
+"$REPO/scripts/setup.sh" build python servers runbooks localstack postgres eif emulator
 MVAULT_TEST_PYTHON=$(venv_dir)/bin/python
 MVAULT_TEST_MODELS=$("$REPO/scripts/models.sh")
 MVAULT_TEST_SERVERS=$(servers_venv_dir)/bin
