@@ -8,15 +8,18 @@ mod diff;
 mod schema;
 mod write;
 
-pub use appraise::{Appraised, AttestationResult, Demand, Denial};
+pub use appraise::{Appraised, AttestationResult, Demand, Denial, Model, Signed};
 pub use diff::Difference;
 pub use write::{Draft, DraftRelease, release_text};
 
 use crate::evidence::{Pcr, Platform};
 use crate::step::{Refusal, Step};
+use base64ct::{Base64, Encoding};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use vault_core::header::unhex;
+use vault_core::signature::PublisherPublicKey;
 
 /// Largest policy file in bytes `[P-1]`.
 pub const MAX_FILE: usize = 256 * 1024;
@@ -49,6 +52,54 @@ pub struct Scope {
     pub models: Option<Vec<String>>,
     /// Broker key ids.
     pub recipients: Option<Vec<[u8; 32]>>,
+    /// Publishers' keys.
+    pub signers: Option<Vec<Signer>>,
+}
+
+/// A publisher whose signature a policy takes `[P-11]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    id: [u8; 32],
+    key: PublisherPublicKey,
+}
+
+impl Signer {
+    /// A publisher's key.
+    pub fn new(key: PublisherPublicKey) -> Self {
+        Self { id: key.key_id(), key }
+    }
+
+    /// From DER SubjectPublicKeyInfo in base64, as a PEM file has it, on one line.
+    pub fn parse(text: &str) -> Option<Self> {
+        PublisherPublicKey::from_der(&Base64::decode_vec(text).ok()?).ok().map(Self::new)
+    }
+
+    /// What [`Signer::parse`] reads.
+    pub fn text(&self) -> String {
+        Base64::encode_string(&self.key.to_der().unwrap_or_default()) // a key that was read has an encoding
+    }
+
+    /// SHA-256 of the DER encoding.
+    pub fn id(&self) -> &[u8; 32] {
+        &self.id
+    }
+
+    /// The key.
+    pub fn key(&self) -> &PublisherPublicKey {
+        &self.key
+    }
+}
+
+impl PartialOrd for Signer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Signer {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id.cmp(&other.id)
+    }
 }
 
 /// One image release whose measurements are wanted.

@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Step {
     /// Verification of evidence, section 2: 1 to 23.
     V(u8),
-    /// Appraisal, section 3: 1 to 10.
+    /// Appraisal, section 3: 1 to 11.
     P(u8),
     /// The release protocol, section 4: 1 to 12 at the broker, 20 to 23 at the enclave.
     R(u8),

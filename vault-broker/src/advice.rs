@@ -110,7 +110,7 @@ pub fn hint(step: Step) -> &'static str {
         Step::V(_) => "the evidence is not genuine Nitro evidence as the hardware gave it",
         Step::P(4) | Step::R(8) => "the evidence is not bound to this request",
         Step::P(5 | 6) => "the policy does not name this image",
-        Step::P(7..=10) => "the policy is not for this model",
+        Step::P(7..=11) => "the policy is not for this model",
         Step::R(1) => "not a request of this protocol version",
         Step::R(2 | 3 | 11) => "ask for a new challenge",
         Step::R(4 | 9 | 10) => "the header was changed, or is none",

@@ -1,4 +1,4 @@
-//! A decision up to the point where state decides it: steps, V-1 to V-23, P-2 to P-10, in the order of
+//! A decision up to the point where state decides it: steps, V-1 to V-23, P-2 to P-11, in the order of
 //! docs/KEY_RELEASE.md section 4. Pure but for the keys it holds: clock, randomness and rules are arguments.
 
 use crate::advice;
@@ -6,7 +6,7 @@ use crate::keyring::{Aged, Keyring};
 use crate::rules::Rules;
 use rand_core::CryptoRng;
 use vault_attest::nitro::{self, Mode, Roots};
-use vault_attest::policy::{Demand, Denial, Policy};
+use vault_attest::policy::{Demand, Denial, Model, Policy};
 use vault_attest::release::{Binding, ID_LEN, NONCE_LEN, NonceKey, Request, answer_digest, decode, wrap_dek};
 use vault_attest::tlog::LogEntry;
 use vault_attest::{Pcr, Refusal, Step, VerifiedEvidence};
@@ -152,8 +152,13 @@ impl Judge {
             .map_err(|e| Refusal::new(Step::R(10), "header", "commitment, MAC and about block of this DEK", e))?;
         let (name, version) = about.about().map_or(("", 0), |about| (about.name.as_str(), about.model_version));
         (case.entry.model, case.entry.model_version) = (Some(name.to_owned()), Some(version));
-        let result = appraised.model(name, version)?; // P-9, P-10
+        let section = header.signature();
+        let signature = section.as_ref().map(|section| (header.prelude(), section));
+        let result = appraised.model(&Model { name, version, signature })?; // P-9 to P-11
         case.entry.minimum_model_version = result.minimum_model_version();
+        let signed = result.signed();
+        case.entry.signer = signed.map(|signed| hex(&signed.signer));
+        case.entry.payload = signed.map(|signed| hex(&signed.payload));
         let answer = wrap_dek(released, &request.public_key, &binding, id, rng);
         let answer = answer.ok_or_else(|| Refusal::new(Step::R(1), "enclave public key", "an X-Wing key", "none"))?;
         let pcr0 = evidence.pcr(0).copied().unwrap_or([0; 48]); // V-10 wants it

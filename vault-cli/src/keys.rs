@@ -344,15 +344,18 @@ impl SignerArgs {
     pub fn load(&self, project: &Project) -> Result<Vec<PublisherPublicKey>, CliError> {
         let of_project = || project.signers.iter().map(|p| project.resolve(p)).collect();
         let paths: Vec<_> = if self.signers.is_empty() { of_project() } else { self.signers.clone() };
-        paths
-            .iter()
-            .map(|path| {
-                let text = read_public_file(path)?;
-                let text = String::from_utf8_lossy(&text);
-                PublisherPublicKey::from_pem(&text).map_err(|e| CliError::from(e).about(path.display()))
-            })
-            .collect()
+        load_publishers(&paths)
     }
+}
+
+/// Publishers' public keys, a PEM file each.
+pub fn load_publishers(paths: &[PathBuf]) -> Result<Vec<PublisherPublicKey>, CliError> {
+    let load = |path: &PathBuf| {
+        let text = read_public_file(path)?;
+        let text = String::from_utf8_lossy(&text);
+        PublisherPublicKey::from_pem(&text).map_err(|e| CliError::from(e).about(path.display()))
+    };
+    paths.iter().map(load).collect()
 }
 
 /// A publisher's private key.

@@ -4,7 +4,7 @@
 //! One action of a protocol of JSON over HTTP: the SDK would bring its own network and clock, which an enclave does not have.
 
 use crate::connect::{Dial, agent, failure};
-use crate::release::{Attester, ReleaseError, ReleasedKey, Source};
+use crate::release::{Attester, Obligations, ReleaseError, ReleasedKey, Source};
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -127,7 +127,7 @@ impl KmsClient {
                         let opens = header.unlock(&[&released]).is_ok(); // F-7, F-8
                         let source = Source::Kms { request };
                         return if opens {
-                            Ok(ReleasedKey::new(released, None, source))
+                            Ok(ReleasedKey::new(released, Obligations::default(), source))
                         } else {
                             Err(self.no_stanza())
                         };

@@ -100,6 +100,7 @@ impl<'d, 'r> Sealed<'d, 'r> {
         }
         key.check_version(manifest.model_version).map_err(ReleaseError::from)?;
         let signature = self.header.signature();
+        key.check_signature(signature.as_ref()).map_err(ReleaseError::from)?;
         let signature = signature.ok_or_else(|| Error::Usage("it is not signed".into())).map_err(refused("E-6"))?;
         let salt = &self.header.prelude().salt;
         let same = signature.check_identity(salt, &manifest.name, manifest.model_version);

@@ -19,6 +19,7 @@ use vault_core::header::{Header, Section, hex};
 use vault_core::keys::Dek;
 use vault_core::recipient::Identity;
 use vault_core::recipient::broker::{Released, Stanza};
+use vault_core::signature::SignatureSection;
 
 /// The broker that is asked, and nothing that anyone could change from outside: part of what is measured.
 #[derive(Debug, Clone)]
@@ -214,17 +215,26 @@ impl fmt::Display for Source {
     }
 }
 
+/// What comes with a key, and is to be kept before anything is done with the model `[R-23]`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Obligations {
+    /// The least version of the manifest.
+    pub(crate) minimum_model_version: Option<u64>,
+    /// The ids of signer and payload, in hex.
+    pub(crate) signed: Option<(String, String)>,
+}
+
 /// A DEK that was released for one stanza of one artifact.
 pub struct ReleasedKey {
     released: Released,
-    minimum_model_version: Option<u64>,
+    obligations: Obligations,
     /// Who released it.
     pub source: Source,
 }
 
 impl ReleasedKey {
-    pub(crate) fn new(released: Released, minimum_model_version: Option<u64>, source: Source) -> Self {
-        Self { released, minimum_model_version, source }
+    pub(crate) fn new(released: Released, obligations: Obligations, source: Source) -> Self {
+        Self { released, obligations, source }
     }
 
     /// To open the artifact with.
@@ -234,12 +244,24 @@ impl ReleasedKey {
 
     /// `[R-23]`: the manifest's version against the obligation that came with the key.
     pub fn check_version(&self, manifest_version: u64) -> Result<(), Refusal> {
-        match self.minimum_model_version {
+        match self.obligations.minimum_model_version {
             Some(minimum) if manifest_version < minimum => {
                 let expected = format!("{minimum} or later");
                 Err(Refusal::new(Step::R(23), "the model's version", expected, manifest_version))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// `[R-23]`: the signature that the payload is held to (F-21) against the obligation that came with the key.
+    pub fn check_signature(&self, section: Option<&SignatureSection>) -> Result<(), Refusal> {
+        let Some((signer, payload)) = &self.obligations.signed else { return Ok(()) };
+        let refuse = |what, expected: &str, found| Err(Refusal::new(Step::R(23), what, expected, found));
+        match section.map(|section| (hex(&section.key_id), hex(&section.payload.digest))) {
+            None => refuse("the model's signer", signer, "no signature".into()),
+            Some((found, _)) if found != *signer => refuse("the model's signer", signer, found),
+            Some((_, found)) if found != *payload => refuse("the signed payload", payload, found),
+            Some(_) => Ok(()),
         }
     }
 }
@@ -404,6 +426,10 @@ fn open(
     let dek = dek.ok_or_else(|| refuse("one that does not open".into()))?;
     let released = Released::new(stanza.clone(), dek);
     header.unlock(&[&released]).map_err(|e| refuse(e.to_string()))?; // F-7, F-8
+    if entry.signer.is_some() != entry.payload.is_some() {
+        return Err(refuse("one half of a signature's obligation".into()).into());
+    }
     let source = Source::Broker { decision: entry.id, logged };
-    Ok(ReleasedKey::new(released, entry.minimum_model_version, source))
+    let (minimum_model_version, signed) = (entry.minimum_model_version, entry.signer.zip(entry.payload));
+    Ok(ReleasedKey::new(released, Obligations { minimum_model_version, signed }, source))
 }

@@ -12,6 +12,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 use vault_attest::release::{Grant, MAX_ANSWER, MEDIA_TYPE, Retry, answer_digest, encode};
@@ -23,6 +24,7 @@ use vault_core::recipient::broker::{BrokerKey, BrokerRecipient};
 use vault_core::recipient::xwing::XWingIdentity;
 use vault_core::seal::{SealOptions, SourceEntry, seal};
 use vault_core::secret::Secret;
+use vault_core::signature::{PublisherKey, SignatureSection};
 use vault_enclave::Tcp;
 use vault_enclave::release::{Attester, Client, Pinned, ReleaseError, ReleasedKey, Source};
 
@@ -241,6 +243,47 @@ fn an_obligation_is_signed_and_kept() {
     let lie = |draft: &mut Draft, _: &[u8]| draft.entry.minimum_model_version = Some(3);
     assert_eq!(refused_at(&Canned::granting(lie, dropped)), "R-22");
     assert!(ask(&Canned::granting(honest, unchanged)).unwrap().check_version(0).is_ok());
+}
+
+/// The signature of an artifact that somebody signed.
+fn signature() -> SignatureSection {
+    let (key, to) = (PublisherKey::generate(&mut rng()), XWingIdentity::generate(&mut rng()));
+    let file = tempfile::tempfile().unwrap();
+    let entry = SourceEntry { path: "m".into(), input: Input::At { file: &&b"weights"[..], offset: 0, len: 7 } };
+    let options = SealOptions { sign: Some(&key), ..SealOptions::new("m") };
+    seal(vec![entry], &[to.recipient()], &options, &mut rng(), Output::At(&file)).unwrap();
+    let mut start = vec![0; 16 << 10];
+    file.read_exact_at(&mut start, 0).unwrap();
+    Header::read(&mut &start[..]).unwrap().signature().unwrap()
+}
+
+#[test]
+fn a_signer_that_the_policy_demands_is_an_obligation() {
+    let ids = ["ab".repeat(32), "cd".repeat(32)];
+    let demand = |draft: &mut Draft, [signer, payload]: [Option<&String>; 2]| {
+        (draft.entry.signer, draft.entry.payload) = (signer.cloned(), payload.cloned());
+    };
+    let [signer, payload] = ids.clone();
+    let both = move |draft: &mut Draft, _: &[u8]| demand(draft, [Some(&signer), Some(&payload)]);
+    let key = ask(&Canned::granting(both, unchanged)).unwrap();
+    assert_eq!(step(&key.check_signature(None).unwrap_err()), "R-23");
+    let other = key.check_signature(Some(&signature())).unwrap_err();
+    assert_eq!((step(&other).as_str(), other.what.as_str()), ("R-23", "the model's signer"));
+    let section = signature();
+    let (id, digest) = (hex(&section.key_id), hex(&section.payload.digest));
+    for (digest, fine) in [(digest, true), (ids[1].clone(), false)] {
+        let id = id.clone();
+        let of_ours = move |draft: &mut Draft, _: &[u8]| demand(draft, [Some(&id), Some(&digest)]);
+        let checked = ask(&Canned::granting(of_ours, unchanged)).unwrap().check_signature(Some(&section));
+        assert_eq!(
+            checked.map_err(|refusal| refusal.what),
+            if fine { Ok(()) } else { Err("the signed payload".into()) }
+        );
+    }
+    let signer = ids[0].clone();
+    let half = move |draft: &mut Draft, _: &[u8]| demand(draft, [Some(&signer), None]);
+    assert_eq!(refused_at(&Canned::granting(half, unchanged)), "R-21");
+    assert!(ask(&Canned::granting(honest, unchanged)).unwrap().check_signature(None).is_ok());
 }
 
 #[test]

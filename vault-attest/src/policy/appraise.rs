@@ -1,4 +1,4 @@
-//! Appraisal: steps P-2 to P-10, and what a refused one teaches.
+//! Appraisal: steps P-2 to P-11, and what a refused one teaches.
 
 use super::{Policy, Release};
 use crate::evidence::{Pcr, VerifiedEvidence};
@@ -6,6 +6,8 @@ use crate::nitro::{MAX_SKEW_S, hex};
 use crate::step::{Refusal, Step};
 use crate::time::{rfc3339, rfc3339_ms};
 use std::fmt;
+use vault_core::header::Prelude;
+use vault_core::signature::SignatureSection;
 
 /// What is asked of evidence besides its measurements.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,26 @@ pub struct Demand<'a> {
     pub artifact: Option<&'a [u8; 32]>,
     /// The id of the broker key that the stanza is for; `None` skips P-8.
     pub recipient: Option<&'a [u8; 32]>,
+}
+
+/// What a header says of the model, once the DEK opened it.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    /// The about block's name.
+    pub name: &'a str,
+    /// The about block's version.
+    pub version: u64,
+    /// The header's first part and its signature section, if it has one.
+    pub signature: Option<(&'a Prelude, &'a SignatureSection)>,
+}
+
+/// Obligation: what the publisher whom the policy demands signed `[P-11]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The id of the publisher's key.
+    pub signer: [u8; 32],
+    /// The payload digest of FORMAT.md 4.6.
+    pub payload: [u8; 32],
 }
 
 /// A refusal by policy, with the line that refused and what to do about it.
@@ -47,6 +69,7 @@ pub struct AttestationResult {
     policy_digest: [u8; 32],
     release: String,
     minimum_model_version: Option<u64>,
+    signed: Option<Signed>,
     not_judged: Vec<Step>,
 }
 
@@ -69,6 +92,11 @@ impl AttestationResult {
     /// Obligation: the least version the manifest may have.
     pub fn minimum_model_version(&self) -> Option<u64> {
         self.minimum_model_version
+    }
+
+    /// Obligation: whose signature the payload must have, and over what, where the policy names signers.
+    pub fn signed(&self) -> Option<&Signed> {
+        self.signed.as_ref()
     }
 
     /// Steps that nothing was given for.
@@ -212,6 +240,39 @@ impl Policy {
         Err(self.deny(refusal, key, &format!("add it to {key} of the policy, or seal for another policy")))
     }
 
+    /// `[P-11]`: by which of the demanded signers the header is signed, for this name and version.
+    fn check_signer(&self, model: &Model<'_>) -> Result<Option<Signed>, Denial> {
+        let Some(signers) = &self.scope().signers else { return Ok(None) };
+        let ids: Vec<_> = signers.iter().map(|signer| hex(signer.id())).collect();
+        let refuse = |found: String, fix: &str| {
+            let refusal = Refusal::new(Step::P(11), "the model's signer", ids.join(" or "), found);
+            self.deny(refusal, "scope.signers", fix)
+        };
+        let Some((prelude, section)) = model.signature else {
+            return Err(refuse("no signature".into(), "seal it with `--sign` and a key that the policy names"));
+        };
+        if !signers.iter().any(|signer| *signer.id() == section.key_id) {
+            let fix = "seal it with a key that the policy names, or add this signer to scope.signers of the policy";
+            return Err(refuse(hex(&section.key_id), fix));
+        }
+        let keys: Vec<_> = signers.iter().map(|signer| signer.key().clone()).collect();
+        let genuine = section.verify(prelude, &keys).is_ok(); // F-20
+        let of_this = section.check_identity(&prelude.salt, model.name, model.version).is_ok(); // F-22
+        match (genuine, of_this) {
+            (true, true) => Ok(Some(Signed { signer: section.key_id, payload: section.payload.digest })),
+            (false, _) => {
+                let fix = "the header was changed or forged: get the artifact again from where it was published";
+                Err(refuse("a signature of that key that does not verify".into(), fix))
+            }
+            (true, false) => {
+                let fix = "the about block was rewritten since it was signed: publish the model anew";
+                let found =
+                    format!("its signature of another name or version than {} version {}", model.name, model.version);
+                Err(refuse(found, fix))
+            }
+        }
+    }
+
     fn deny(&self, refusal: Refusal, key: &str, fix: &str) -> Denial {
         let (number, text) = self.line(key).unwrap_or((0, ""));
         Denial { refusal, policy_line: format!("{}:{number}: {text}", self.name()), fix: fix.to_owned() }
@@ -219,9 +280,9 @@ impl Policy {
 }
 
 impl Appraised<'_> {
-    /// P-9 and P-10, for the name and version that the about block has.
-    pub fn model(self, name: &str, version: u64) -> Result<AttestationResult, Denial> {
-        let policy = self.policy;
+    /// P-9 to P-11.
+    pub fn model(self, model: &Model<'_>) -> Result<AttestationResult, Denial> {
+        let (policy, Model { name, version, .. }) = (self.policy, *model);
         if let Some(models) = &policy.scope().models
             && !models.iter().any(|m| m == name)
         {
@@ -236,12 +297,13 @@ impl Appraised<'_> {
             let fix = "the enclave asks for a version that was withdrawn: give it the newer one";
             return Err(policy.deny(refusal, "minimum_model_version", fix));
         }
-        Ok(self.result(&[]))
+        let signed = policy.check_signer(model)?;
+        Ok(self.result(signed, &[]))
     }
 
     /// The result when there is no model to judge.
     pub fn without_model(self) -> AttestationResult {
-        self.result(&[Step::P(9), Step::P(10)])
+        self.result(None, &[Step::P(9), Step::P(10), Step::P(11)])
     }
 
     /// The release that matched.
@@ -249,7 +311,7 @@ impl Appraised<'_> {
         &self.release.name
     }
 
-    fn result(self, skipped: &[Step]) -> AttestationResult {
+    fn result(self, signed: Option<Signed>, skipped: &[Step]) -> AttestationResult {
         let mut not_judged = self.not_judged;
         not_judged.extend_from_slice(skipped);
         AttestationResult {
@@ -257,6 +319,7 @@ impl Appraised<'_> {
             policy_digest: *self.policy.digest(),
             release: self.release.name.clone(),
             minimum_model_version: self.policy.minimum_model_version(),
+            signed,
             not_judged,
         }
     }

@@ -49,10 +49,12 @@ fn settings(policy: &Policy) -> Lines {
     ];
     all.extend(policy.minimum_model_version().map(|v| ("minimum_model_version".into(), v.to_string())));
     let ids = |list: &Option<Vec<[u8; 32]>>| list.as_ref().map(|list| list.iter().map(|id| hex(id)).collect());
-    let lists: [(&str, Option<Vec<String>>); 3] = [
+    let signers = scope.signers.as_ref();
+    let lists: [(&str, Option<Vec<String>>); 4] = [
         ("scope.artifacts", ids(&scope.artifacts)),
         ("scope.models", scope.models.clone()),
         ("scope.recipients", ids(&scope.recipients)),
+        ("scope.signers", signers.map(|list| list.iter().map(|signer| hex(signer.id())).collect())),
     ];
     for (key, list) in lists {
         all.extend(list.map(|mut list| {

@@ -1,6 +1,6 @@
 //! The TOML schema of a policy `[P-1]`. The toml crate refuses duplicate keys, serde unknown ones; the rest is here.
 
-use super::{Lines, MAX_AGE_S, MAX_FILE, MAX_RELEASES, Policy, PolicyError, Release, Scope, p1, parse_id};
+use super::{Lines, MAX_AGE_S, MAX_FILE, MAX_RELEASES, Policy, PolicyError, Release, Scope, Signer, p1, parse_id};
 use crate::evidence::{Pcr, Platform};
 use crate::time::parse_rfc3339;
 use serde::Deserialize;
@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use vault_core::recipient::broker::is_policy_name;
+
+/// What stands in `scope.signers`.
+const SIGNER: &str = "a P-256 public key, its DER SubjectPublicKeyInfo in base64 on one line";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,7 @@ struct ScopeTable {
     artifacts: Option<Spanned<Vec<Spanned<String>>>>,
     models: Option<Spanned<Vec<Spanned<String>>>>,
     recipients: Option<Spanned<Vec<Spanned<String>>>>,
+    signers: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +155,7 @@ impl Reader {
                 "a broker key's id, 64 hex digits",
                 id,
             )?,
+            signers: self.list("scope.signers", table.signers.as_ref(), SIGNER, Signer::parse)?,
         })
     }
 

@@ -1,5 +1,8 @@
 use super::*;
 use crate::evidence::{MAX_PCRS, VerifiedEvidence};
+use vault_core::header::Header;
+use vault_core::seal::SealOptions;
+use vault_core::signature::PublisherKey;
 
 const NOW_MS: u64 = 1_795_000_000_000;
 const NONCE: [u8; 32] = [7; 32];
@@ -56,16 +59,20 @@ fn denied(policy: &Policy, change: impl FnOnce(&mut VerifiedEvidence), demand: &
     policy.appraise(&changed, demand).unwrap_err()
 }
 
+fn unsigned(name: &str, version: u64) -> Model<'_> {
+    Model { name, version, signature: None }
+}
+
 #[test]
 fn good_evidence_is_granted() {
     let policy = policy();
-    let result = policy.appraise(&evidence(), &demand()).unwrap().model("minilm", 3).unwrap();
+    let result = policy.appraise(&evidence(), &demand()).unwrap().model(&unsigned("minilm", 3)).unwrap();
     assert_eq!((result.policy(), result.release(), result.minimum_model_version()), ("prod", "1.4.0", Some(3)));
     assert_eq!(result.policy_digest(), policy.digest());
     assert!(result.not_judged().is_empty());
     let nothing = Demand { nonce: None, artifact: None, recipient: None, ..demand() };
     let result = policy.appraise(&evidence(), &nothing).unwrap().without_model();
-    assert_eq!(result.not_judged(), [4, 7, 8, 9, 10].map(Step::P));
+    assert_eq!(result.not_judged(), [4, 7, 8, 9, 10, 11].map(Step::P));
 }
 
 #[test]
@@ -174,11 +181,62 @@ fn what_is_out_of_scope_is_denied() {
     assert_eq!(step(&Demand { recipient: Some(&[9; 32]), ..demand() }), Step::P(8));
     let model = |name, version| {
         let appraised = policy.appraise(&evidence(), &demand()).unwrap();
-        appraised.model(name, version).map(|_| ()).map_err(|d| d.refusal.step)
+        appraised.model(&unsigned(name, version)).map(|_| ()).map_err(|d| d.refusal.step)
     };
     assert_eq!(model("other", 3), Err(Step::P(9)));
     assert_eq!(model("minilm", 2), Err(Step::P(10)));
     assert_eq!(model("minilm", 4), Ok(()));
+}
+
+/// A publisher's key, and what a policy has of it.
+fn signer(seed: u64) -> (PublisherKey, Signer) {
+    let key = PublisherKey::generate(&mut mvault_tests::rng(seed));
+    let signer = Signer::new(key.public());
+    (key, signer)
+}
+
+#[test]
+fn models_of_other_signers_are_denied() {
+    let ((ours, our_signer), (theirs, their_signer)) = (signer(1), signer(2));
+    let demanding = |all: &[&Signer]| {
+        let texts: Vec<_> = all.iter().map(|signer| format!("\"{}\"", signer.text())).collect();
+        Policy::parse(file().replace("[scope]", &format!("[scope]\nsigners = [{}]", texts.join(", "))).as_bytes())
+            .unwrap()
+    };
+    let sealed = |key| {
+        let options = SealOptions { sign: key, model_version: 3, ..mvault_tests::artifact::options("minilm") };
+        let to = mvault_tests::artifact::identity(1);
+        let (file, _) =
+            mvault_tests::artifact::seal_files(&[("m", b"weights")], &[to.recipient()], &options, 1).unwrap();
+        Header::read(&mut &file[..]).unwrap()
+    };
+    let judge = |policy: &Policy, header: &Header, version| {
+        let section = header.signature();
+        let signature = section.as_ref().map(|section| (header.prelude(), section));
+        let appraised = policy.appraise(&evidence(), &demand()).unwrap();
+        appraised.model(&Model { name: "minilm", version, signature })
+    };
+    let (signed, foreign) = (sealed(Some(&ours)), sealed(Some(&theirs)));
+    let section = signed.signature().unwrap();
+    let of_ours = Signed { signer: *our_signer.id(), payload: section.payload.digest };
+    for policy in [demanding(&[&our_signer]), demanding(&[&their_signer, &our_signer])] {
+        assert_eq!(judge(&policy, &signed, 3).unwrap().signed(), Some(&of_ours));
+    }
+    assert_eq!(judge(&policy(), &signed, 3).unwrap().signed(), None);
+    let mut forged = signed.unpadded().to_vec();
+    let at = forged.windows(32).position(|w| w == section.payload.digest).unwrap();
+    forged[at] ^= 1;
+    let forged = Header::parse_unpadded(&forged).unwrap();
+    for (header, version, found) in [
+        (&foreign, 3, crate::nitro::hex(their_signer.id())),
+        (&sealed(None), 3, "no signature".into()),
+        (&forged, 3, "a signature of that key that does not verify".into()),
+        (&signed, 4, "its signature of another name or version than minilm version 4".into()),
+    ] {
+        let denial = judge(&demanding(&[&our_signer]), header, version).unwrap_err();
+        assert_eq!((denial.refusal.step, denial.refusal.actual), (Step::P(11), found));
+        assert!(denial.policy_line.starts_with("prod:8: signers = ["), "{}", denial.policy_line);
+    }
 }
 
 /// One change to a good file each.
@@ -238,6 +296,7 @@ fn drafts_are_read_back() {
         artifacts: vec![],
         models: models.iter().map(|m| (*m).to_owned()).collect(),
         recipients: vec![],
+        signers: vec![],
         releases: vec![DraftRelease { release: release.clone(), comment: "from a\nb".into() }],
     };
     let odd = ["quote \" and \\ and tab\t", "\u{e9}"];
@@ -309,19 +368,25 @@ mod properties {
         })
     }
 
+    fn signers() -> impl Strategy<Value = Vec<Signer>> {
+        prop::collection::btree_set(any::<u64>(), 0..3)
+            .prop_map(|seeds| seeds.into_iter().map(|seed| signer(seed).1).collect())
+    }
+
     fn a_draft() -> impl Strategy<Value = Draft> {
         let ids = || prop::collection::btree_set("[0-9a-f]{64}", 0..4).prop_map(|s| s.into_iter().collect::<Vec<_>>());
         let models = prop::collection::btree_set("\\PC{1,40}|[\\x00-\\x7f]{1,20}", 0..4);
         let releases = prop::collection::vec((a_release(), "\\PC{0,40}|[\\x00-\\x7f]{0,20}"), 1..5);
         let numbers = (1..=MAX_AGE_S, prop::option::of(1..=i64::MAX as u64));
-        ("[a-z0-9._-]{1,64}", numbers, ids(), models, ids(), releases).prop_map(
-            |(name, numbers, a, models, r, releases)| Draft {
+        ("[a-z0-9._-]{1,64}", numbers, ids(), models, ids(), signers(), releases).prop_map(
+            |(name, numbers, a, models, r, signers, releases)| Draft {
                 name,
                 max_age_s: numbers.0,
                 minimum_model_version: numbers.1,
                 artifacts: a,
                 models: models.into_iter().collect(),
                 recipients: r,
+                signers,
                 releases: releases.into_iter().map(|(release, comment)| DraftRelease { release, comment }).collect(),
             },
         )
@@ -340,7 +405,7 @@ mod properties {
             prop_assert_eq!(read.minimum_model_version(), draft.minimum_model_version);
             let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
             let ids = |list: &[String]| some(list).map(|l| l.iter().map(|id| parse_id(id).unwrap()).collect::<Vec<_>>());
-            let wanted = Scope { artifacts: ids(&draft.artifacts), models: some(&draft.models), recipients: ids(&draft.recipients) };
+            let wanted = Scope { artifacts: ids(&draft.artifacts), models: some(&draft.models), recipients: ids(&draft.recipients), signers: (!draft.signers.is_empty()).then(|| draft.signers.clone()) };
             prop_assert_eq!(read.scope(), &wanted);
             let releases: Vec<_> = draft.releases.into_iter().map(|r| r.release).collect();
             prop_assert_eq!(read.releases(), releases);
@@ -351,7 +416,7 @@ mod properties {
             let release = Release { not_before_s: None, not_after_s: None, ..release };
             let draft = Draft {
                 name: "p".into(), max_age_s: 300, minimum_model_version: None, artifacts: vec![], models: vec![],
-                recipients: vec![], releases: vec![DraftRelease { release: release.clone(), comment: String::new() }],
+                recipients: vec![], signers: vec![], releases: vec![DraftRelease { release: release.clone(), comment: String::new() }],
             };
             let policy = Policy::parse(draft.text().unwrap().as_bytes()).unwrap();
             let mut right = evidence();

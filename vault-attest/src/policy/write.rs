@@ -1,6 +1,6 @@
 //! Policy files as `mvault policy new` writes them: commented, and read back before anyone sees them.
 
-use super::{Policy, PolicyError, Release};
+use super::{Policy, PolicyError, Release, Signer};
 use crate::nitro::hex;
 use crate::time::rfc3339;
 use std::fmt::Write;
@@ -20,6 +20,8 @@ pub struct Draft {
     pub models: Vec<String>,
     /// Broker key ids, in hex.
     pub recipients: Vec<String>,
+    /// Publishers' keys.
+    pub signers: Vec<Signer>,
     /// The releases.
     pub releases: Vec<DraftRelease>,
 }
@@ -43,7 +45,13 @@ impl Draft {
         if let Some(version) = self.minimum_model_version {
             let _ = writeln!(out, "minimum_model_version = {version}");
         }
-        let lists = [("artifacts", &self.artifacts), ("models", &self.models), ("recipients", &self.recipients)];
+        let signers = self.signers.iter().map(Signer::text).collect();
+        let lists = [
+            ("artifacts", &self.artifacts),
+            ("models", &self.models),
+            ("recipients", &self.recipients),
+            ("signers", &signers),
+        ];
         if lists.iter().any(|(_, list)| !list.is_empty()) {
             out.push_str("\n[scope]\n");
         }

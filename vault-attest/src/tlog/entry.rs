@@ -60,6 +60,12 @@ pub struct LogEntry {
     /// The obligation that goes with the DEK `[P-10]`: the manifest's version is not below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_model_version: Option<u64>,
+    /// The obligation of `[P-11]`, where the policy names signers: id of the key that signed the model, 32 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Beside `signer`: the payload digest that is signed, 32 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
     /// Broker key id, 32 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -118,6 +124,8 @@ impl LogEntry {
             model: None,
             model_version: None,
             minimum_model_version: None,
+            signer: None,
+            payload: None,
             key: None,
             policy: None,
             policy_digest: None,

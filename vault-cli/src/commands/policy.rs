@@ -112,6 +112,9 @@ fn describe(policy: &Policy, path: &Path, text: &mut String) {
             let _ = writeln!(text, "  {what:<9} {}", hex(id));
         }
     }
+    for signer in scope.signers.iter().flatten() {
+        let _ = writeln!(text, "  signer    {}", hex(signer.id()));
+    }
     for release in policy.releases() {
         let _ = writeln!(text, "  release   {}", release.name);
         for (index, pcr) in &release.pcrs {
@@ -139,6 +142,7 @@ fn report(policy: &Policy, path: &Path) -> Value {
         "ok": true, "file": path.display().to_string(), "name": policy.name(), "digest": hex(policy.digest()),
         "platform": policy.platform().name(), "max_age_s": policy.max_age_s(),
         "minimum_model_version": policy.minimum_model_version(), "releases": releases,
+        "signers": policy.scope().signers.iter().flatten().map(|signer| hex(signer.id())).collect::<Vec<_>>(),
     })
 }
 

@@ -137,6 +137,8 @@ pub const CASES: &[(&str, &str, Make)] = &[
     ("broker_key_out_of_scope", "P-8", |w| w.of("scope-key", |_| {})),
     ("model_out_of_scope", "P-9", |w| w.of("scope-model", |_| {})),
     ("model_too_old", "P-10", |w| w.of("minimum", |_| {})),
+    ("model_not_signed", "P-11", |w| w.of("unsigned", |_| {})),
+    ("model_signed_by_somebody_else", "P-11", |w| w.of("foreign", |_| {})),
     ("stanza_changed_after_sealing", "R-9", |w| {
         let mut header = w.headers["prod"].clone();
         let end = 92 + usize::from(u16::from_be_bytes([header[90], header[91]]));
@@ -201,6 +203,10 @@ impl World {
         rig.set("per_measurement", &QUOTA.to_string());
         for name in POLICIES {
             headers.insert(name, rig.seal(name, name));
+        }
+        // Of what the policy `signed` takes only the publisher's, which is asked for before.
+        for (name, key) in [("foreign", "--sign theirs.pem"), ("unsigned", ""), ("signed", "--sign ours.pem")] {
+            headers.insert(name, rig.seal_for(name, &rig.line("signed"), key));
         }
         headers.insert("misspelt", rig.seal("misspelt", "prdo"));
         let pinned = rig.shop.mvault("broker recipient broker pinned --pin").ok().text();
@@ -283,6 +289,12 @@ fn policies(rig: &Rig) {
     rig.policy("scope-key", &format!("[scope]\nrecipients = [\"{other}\"]"), "");
     rig.policy("scope-model", "[scope]\nmodels = [\"minilm\"]", "");
     rig.policy("minimum", "minimum_model_version = 3", "");
+    for name in ["ours", "theirs"] {
+        rig.shop.mvault(&format!("keygen --signing -o {name}.pem")).ok();
+    }
+    let pem = String::from_utf8(rig.shop.read("ours.pem.pub")).unwrap();
+    let key: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    rig.policy("signed", &format!("[scope]\nsigners = [\"{key}\"]"), "");
     rig.policy("strict-age", "max_age_s = 60", "");
     let quota = policy_text("quota", "", "", &QUOTA_PCR0);
     rig.shop.write("broker/policies/quota.toml", quota.as_bytes());

@@ -81,11 +81,13 @@ fn enclave_process() {
         Ok(key) => key,
         Err(error) => panic!("no key: {error}; {}", error.hint()),
     };
+    let signature = header.signature();
     let header = header.unlock(&[key.identity()]).unwrap();
     let mut memory = Memory::default();
     let opened =
         open(Input::Stream(&mut payload), &header, &OpenOptions::default(), Release::Ordered(&mut memory)).unwrap();
     key.check_version(opened.manifest.model_version).unwrap();
+    key.check_signature(signature.as_ref()).unwrap();
     for (name, bytes) in &memory.0 {
         println!("opened {name} {}", blake3::hash(bytes).to_hex());
     }
@@ -145,6 +147,29 @@ fn a_process_of_another_root_gets_nothing() {
     rig.shop.write("root.key", other.key_pem().as_bytes());
     let (ok, said) = enclave(&rig, "model.mvault");
     assert!(!ok && said.contains("refused at step V-14") && !said.contains("opened "), "{said}");
+}
+
+#[test]
+fn a_model_that_the_policy_s_signer_did_not_sign_is_not_opened() {
+    let mut rig = Rig::new();
+    for name in ["ours", "theirs"] {
+        rig.shop.mvault(&format!("keygen --signing -o {name}.pem")).ok();
+        rig.seal_for(name, &rig.line("signed"), &format!("--sign {name}.pem"));
+    }
+    let ours = String::from_utf8(rig.shop.read("ours.pem.pub")).unwrap();
+    let key: String = ours.lines().filter(|line| !line.starts_with('-')).collect();
+    rig.policy("signed", &format!("[scope]\nsigners = [\"{key}\"]"), "");
+    rig.start();
+    let (ok, said) = enclave(&rig, "theirs.mvault");
+    assert!(!ok && said.contains("refused at step P-11") && !said.contains("opened "), "{said}");
+    let (ok, said) = enclave(&rig, "ours.mvault");
+    assert!(ok && said.contains("opened config.json"), "{said}");
+    let log = rig.shop.mvault("broker log broker --json").ok().json();
+    let signature = rig.shop.mvault("inspect ours.mvault --json").ok().json();
+    let entry = &log["entries"][1]["entry"];
+    assert_eq!(entry["signer"], signature["signed_by"], "{entry} {signature}");
+    assert!(entry["payload"].as_str().is_some_and(|digest| digest.len() == 64), "{entry}");
+    assert_eq!(log["entries"][0]["entry"]["signer"], serde_json::Value::Null);
 }
 
 #[test]

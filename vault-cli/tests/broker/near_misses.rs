@@ -119,7 +119,8 @@ fn blurred(text: &str) -> String {
     for line in text.lines().filter(|line| {
         !["time:", "source:", "log entry:", "artifact:", "PCR", "broker key:"].iter().any(|head| line.starts_with(head))
     }) {
-        let mut rest = line;
+        let shown = line.split_once("signers = [\"").map(|(before, _)| format!("{before}signers = [\"KEY\"]"));
+        let mut rest = shown.as_deref().unwrap_or(line);
         while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
             let (before, word) = rest.split_at(start);
             let end = word.find(|c: char| !(c.is_ascii_alphanumeric() || "-:.".contains(c))).unwrap_or(word.len());

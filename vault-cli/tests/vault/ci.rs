@@ -3,7 +3,11 @@
 
 use crate::bench::Bench;
 use crate::common::Done;
+use mvault_tests::server::Server;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
 
@@ -43,6 +47,11 @@ fn bench(bucket: &'static str) -> Option<Bench<'static>> {
 
 /// The step of the action, with inputs and contexts filled in.
 fn github(bench: &Bench<'_>, tag: &str) -> Done {
+    github_as(bench, tag, "", &[])
+}
+
+/// The same as a role in AWS, with more in the environment.
+fn github_as(bench: &Bench<'_>, tag: &str, role: &str, more: &[(&str, &str)]) -> Done {
     let text = std::fs::read_to_string(ci("github/action.yml")).unwrap();
     let uri = bench.uri();
     let fill = |value: &str| {
@@ -58,7 +67,7 @@ fn github(bench: &Bench<'_>, tag: &str) -> Done {
             ("github.run_id", "42"),
             ("inputs.sign-key", ""),
             ("inputs.recipients", ""),
-            ("inputs.role", ""),
+            ("inputs.role", role),
         ]
         .iter()
         .fold(value.to_owned(), |v, (name, with)| v.replace(&format!("${{{{ {name} }}}}"), with))
@@ -74,7 +83,24 @@ fn github(bench: &Bench<'_>, tag: &str) -> Done {
     ] {
         env.push((name.into(), value));
     }
+    env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     run(bench, &block(&text, "run: |"), &env)
+}
+
+/// GitHub's service that gives a job its token; sends what it was asked.
+fn token_service(value: &'static str) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token?api-version=2.0", listener.local_addr().unwrap());
+    let (asked, heard) = channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = vec![0; 4096];
+        let n = stream.read(&mut head).unwrap();
+        let body = format!("{{\"count\":1,\"value\":\"{value}\"}}");
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).unwrap();
+        asked.send(String::from_utf8_lossy(&head[..n]).into_owned()).unwrap();
+    });
+    (url, heard)
 }
 
 #[test]
@@ -108,6 +134,41 @@ fn refused_pickle_is_annotated() {
     assert_eq!(bench.objects(), Vec::<String>::new());
     let summary: serde_json::Value = serde_json::from_slice(&bench.shop.read("mvault-publish.json")).unwrap();
     assert_eq!((&summary["ok"], &summary["exit"]), (&false.into(), &1.into()));
+}
+
+/// moto gives credentials for any token; the exchange is the one that AWS documents. Whether AWS would trust the token is the role's affair.
+#[test]
+fn role_is_taken_by_the_jobs_token_and_no_key_that_lives_long() {
+    let Some(server) = Server::moto() else { return };
+    let mut bench = Bench::on(&server, "ci-oidc");
+    bench.shop.mvault("keygen --signing -o sign.pem").ok();
+    let (admin, rest) = bench.env.clone().into_iter().partition(|(name, _)| name.contains("ACCESS_KEY"));
+    bench.env = rest;
+    let role = "arn:aws:iam::111122223333:role/publisher";
+    github_as(&bench, "prod", "", &[]).fails(5, "credentials");
+    github_as(&bench, "prod", role, &[]).fails(1, "id-token: write");
+    let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJyZXBvOnRlYW0vYmVydCJ9.c2lnbmF0dXJl";
+    let (url, asked) = token_service(jwt);
+    let of_job =
+        [("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "job-bearer-5f3a")];
+    let left = || std::fs::read_dir("/dev/shm").unwrap().filter(|f| name_of(f).starts_with("mvault-token.")).count();
+    let before = left();
+    let done = github_as(&bench, "prod", role, &of_job).ok();
+    let asked = asked.recv().unwrap();
+    assert!(asked.contains("GET /token?api-version=2.0&audience=sts.amazonaws.com "), "{asked}");
+    assert!(asked.contains("Authorization: bearer job-bearer-5f3a"), "{asked}");
+    let said = done.text() + &done.stderr;
+    assert!(said.contains("published: bert:1") && !said.contains(jwt) && !said.contains("job-bearer"), "{said}");
+    assert_eq!(left(), before, "the token stays in memory after the job");
+    let exchange = bench.proxy.log().into_iter().find(|e| e.method == "POST" && e.target == "/");
+    assert!(exchange.is_some(), "STS was not asked");
+    let admin: Vec<(String, String)> = admin;
+    bench.env.extend(admin);
+    bench.run("pull VAULT bert:1 -o back --signer sign.pem.pub").ok();
+}
+
+fn name_of(entry: &std::io::Result<std::fs::DirEntry>) -> String {
+    entry.as_ref().map_or_else(|_| String::new(), |entry| entry.file_name().to_string_lossy().into_owned())
 }
 
 #[test]

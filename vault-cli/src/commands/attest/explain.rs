@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// What each step of a policy is about, and the key of the policy it is in.
-const POLICY_STEPS: [(u8, &str, &str); 9] = [
+const POLICY_STEPS: [(u8, &str, &str); 10] = [
     (2, "platform", "platform"),
     (3, "age", "max_age_s"),
     (4, "nonce", ""),
@@ -38,6 +38,7 @@ const POLICY_STEPS: [(u8, &str, &str); 9] = [
     (8, "broker key", "scope.recipients"),
     (9, "model's name", "scope.models"),
     (10, "model's version", "minimum_model_version"),
+    (11, "model's signer", "scope.signers"),
 ];
 
 pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {

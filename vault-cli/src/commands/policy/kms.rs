@@ -77,6 +77,7 @@ fn notes(policy: &Policy, access: &Access, out: &Output) {
         ("minimum_model_version", policy.minimum_model_version().is_some()),
         ("scope.models", scope.models.is_some()),
         ("scope.recipients", scope.recipients.is_some()),
+        ("scope.signers", scope.signers.is_some()),
     ];
     let names: Vec<_> = left_out.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     if !names.is_empty() {

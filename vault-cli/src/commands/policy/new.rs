@@ -4,12 +4,13 @@ use super::measurements::{self, Measured};
 use super::{read_bounded, wrong};
 use crate::error::CliError;
 use crate::files::{Access, write_new};
+use crate::keys::load_publishers;
 use crate::output::Output;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vault_attest::Pcr;
-use vault_attest::policy::{Draft, DraftRelease, MAX_FILE, Policy, PolicyError, Release, release_text};
+use vault_attest::policy::{Draft, DraftRelease, MAX_FILE, Policy, PolicyError, Release, Signer, release_text};
 use vault_attest::time::parse_rfc3339;
 use vault_core::header::hex;
 
@@ -23,6 +24,7 @@ Examples:
   nitro-cli build-enclave … > build.json
   mvault policy new --from build.json --name minilm-prod --release 1.4.0 --model minilm
   mvault policy new --from model.eif --name minilm-prod            of an image that need not run
+  mvault policy new --from model.eif --name prod --signer team.pub  only of models that the team signed
   mvault policy new --from attestation.bin -o minilm-prod.toml     of a running enclave")]
 pub struct NewArgs {
     #[command(flatten)]
@@ -45,6 +47,9 @@ pub struct NewArgs {
     /// Only artifacts sealed for this broker key, by its id; may be repeated
     #[arg(long, value_name = "ID")]
     recipient: Vec<String>,
+    /// Only models that this publisher's key signed (PEM); may be repeated, one must have signed
+    #[arg(long, value_name = "PUB.PEM")]
+    signer: Vec<PathBuf>,
     /// Where to write it [default: NAME.toml]
     #[arg(short, long, value_name = "FILE", required_unless_present = "name")]
     output: Option<PathBuf>,
@@ -111,6 +116,7 @@ pub fn new(args: &NewArgs, out: &mut Output) -> Result<(), CliError> {
         artifacts: args.artifact.clone(),
         models: args.model.clone(),
         recipients: args.recipient.clone(),
+        signers: load_publishers(&args.signer)?.into_iter().map(Signer::new).collect(),
         releases: vec![args.image.release()?],
     };
     let said = write_draft(&draft, &path, args.force)?;
@@ -134,6 +140,7 @@ pub fn write_for(
         artifacts: Vec::new(),
         models: Vec::new(),
         recipients: Vec::new(),
+        signers: Vec::new(),
         releases: vec![DraftRelease { release, comment }],
     };
     write_draft(&draft, path, force)
