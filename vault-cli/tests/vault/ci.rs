@@ -91,7 +91,7 @@ fn github_as(bench: &Bench<'_>, tag: &str, role: &str, more: &[(&str, &str)]) ->
 fn token_service(value: &'static str) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token?api-version=2.0", listener.local_addr().unwrap());
-    let (asked, heard) = channel();
+    let (asked, requests) = channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut head = vec![0; 4096];
@@ -100,7 +100,7 @@ fn token_service(value: &'static str) -> (String, Receiver<String>) {
         write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).unwrap();
         asked.send(String::from_utf8_lossy(&head[..n]).into_owned()).unwrap();
     });
-    (url, heard)
+    (url, requests)
 }
 
 #[test]
