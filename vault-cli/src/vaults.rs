@@ -1,5 +1,5 @@
 //! Vaults and what is in them, as the command line names them: `[VAULT] NAME[:VERSION|@TAG]`, with the default vault of
-//! `--vault` or mvault.toml. `s3://bucket/prefix/NAME:3` names an artifact in one word, wherever a file is read.
+//! `--vault` or mvault.toml. `s3://bucket/prefix/NAME:3` and `folder/NAME:3` name an artifact in one word, wherever a file is read.
 
 use crate::aws::AwsArgs;
 use crate::config::Project;
@@ -98,11 +98,42 @@ pub fn tag(text: &str) -> Result<TagName, CliError> {
     TagName::new(text).map_err(|e| CliError::usage(format!("tag {text:?}: {}", e.message)))
 }
 
-/// `s3://bucket/prefix/NAME:3` where a file is expected; `None` for a file.
-pub fn artifact_in_s3(path: &Path) -> Result<Option<(Uri, &str)>, CliError> {
-    let Some(text) = path.to_str().filter(|t| t.starts_with("s3://")) else { return Ok(None) };
-    match text.trim_end_matches('/').rsplit_once('/') {
-        Some((vault, name)) if vault.len() > "s3:/".len() => Ok(Some((parse(vault)?, name))),
-        _ => Err(CliError::usage(format!("{text}: names no model")).hint("expected s3://BUCKET/PREFIX/NAME:VERSION")),
+/// `s3://BUCKET/PREFIX/NAME:3`, `file:///VAULT/NAME:3` or `VAULT/NAME:3` where a file is expected; `None` for a file.
+///
+/// What exists as a file is that file. What does not, and ends in `:VERSION` or `@TAG`, is in the vault before it; so is the
+/// folder of a model there, which is its latest version.
+pub fn artifact_in_vault<'p>(path: &'p Path, out: &Output) -> Result<Option<(Uri, &'p str)>, CliError> {
+    let Some(text) = path.to_str() else { return Ok(None) };
+    let word = text.trim_end_matches('/');
+    if ["s3://", "file://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return match word.rsplit_once('/') {
+            Some((vault, name)) if !vault.ends_with(":/") => Ok(Some((parse(vault)?, name))),
+            _ => Err(CliError::usage(format!("{text}: names no model"))
+                .hint("expected s3://BUCKET/PREFIX/NAME:VERSION, or file:///VAULT/NAME:VERSION")),
+        };
     }
+    let (vault, word) = word.rsplit_once('/').unwrap_or((".", word));
+    let vault = if vault.is_empty() { "/" } else { vault };
+    let Ok((name, selector)) = reference(word) else { return Ok(None) };
+    let is_model = is_model(&Path::new(vault).join(name.as_str()));
+    let found = || Ok(Some((Uri::Folder(vault.into()), word)));
+    match path.metadata() {
+        Ok(there) if there.is_dir() && is_model && selector == Selector::Latest => found(),
+        Ok(_) if is_model && selector != Selector::Latest => {
+            let whole = std::path::absolute(vault).unwrap_or_else(|_| vault.into());
+            out.warning(&format!("{text}: a file of that name; the vault's is file://{}/{word}", whole.display()));
+            Ok(None)
+        }
+        Err(_) if is_model && selector != Selector::Latest => found(),
+        Err(_) if selector != Selector::Latest && Path::new(vault).is_dir() => {
+            Err(CliError::failed(format!("{text}: no such file, and no model {} in the vault {vault}", name.as_str()))
+                .hint("a vault's models: `mvault ls VAULT`"))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether this folder is a model's in a vault: FORMAT.md 11.
+pub fn is_model(folder: &Path) -> bool {
+    folder.join("payloads").is_dir()
 }

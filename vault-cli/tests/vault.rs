@@ -12,6 +12,8 @@ mod common;
 mod errors;
 #[path = "vault/faults.rs"]
 mod faults;
+#[path = "vault/folder.rs"]
+mod folder;
 #[path = "vault/parts.rs"]
 mod parts;
 #[path = "vault/racing.rs"]

@@ -185,6 +185,8 @@ impl Store for Folder {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
+        // Not between another's look at the object and its new bytes, which would bring it back.
+        let _lock = if self.path(key).symlink_metadata().is_ok() { Some(self.lock()?) } else { None };
         match fs::remove_file(self.path(key)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", self.place(key))(e)),
             _ => Ok(()),

@@ -1,12 +1,12 @@
-//! An artifact as a file, as standard input, or in a vault (`s3://bucket/prefix/NAME:VERSION`): its header, and its
-//! payload.
+//! An artifact as a file, as standard input, or in a vault (`s3://bucket/prefix/NAME:VERSION`, `folder/NAME:VERSION`): its
+//! header, and its payload.
 
 use super::rewrite::pending;
 use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::output::{Output, stdin_file};
 use crate::process::threads;
-use crate::vaults::{artifact_in_s3, open as open_vault, reference};
+use crate::vaults::{artifact_in_vault, open as open_vault, reference};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -62,7 +62,7 @@ impl Artifact {
     /// Opens `path` (`-` is standard input) and reads the header. A change of recipients that was
     /// interrupted is seen as complete.
     pub fn open(path: &Path, aws: &AwsArgs, out: &Output) -> Result<Self, CliError> {
-        if let Some((uri, text)) = artifact_in_s3(path)? {
+        if let Some((uri, text)) = artifact_in_vault(path, out)? {
             let store = open_vault(&uri, aws, out)?;
             let (name, selector) = reference(text)?;
             let published = Vault::new(&*store).find(&name, &selector)?;

@@ -18,6 +18,10 @@ use vault_core::recipient::broker;
 ///
 /// Only the header changes, in place where it fits; the payload is not read. Removing someone does not take
 /// back what they already read: seal anew to cut someone off.
+///
+/// In a vault (s3://BUCKET/PREFIX, or a folder) one version is changed, VAULT/NAME:VERSION; if someone else changes it at the same
+/// time, one of the two is told to run again. What exists as a file is that file: a folder's vault can always be named by
+/// file:///VAULT/NAME:VERSION.
 #[derive(clap::Subcommand)]
 pub enum Command {
     List(ListArgs),
@@ -29,9 +33,11 @@ pub enum Command {
 ///
 /// Recipients are anonymous to whoever does not know their line; yours, and those given with -r, are marked.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  mvault recipients list m.mvault -R team.txt")]
+#[command(
+    after_help = "Examples:\n  mvault recipients list m.mvault -R team.txt\n  mvault recipients list vault/bert:3"
+)]
 pub struct ListArgs {
-    /// A sealed model
+    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,
@@ -43,9 +49,13 @@ pub struct ListArgs {
 
 /// Let someone else open it too
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  mvault recipients add m.mvault -r mvault-xw1-…")]
+#[command(after_help = "\
+Examples:
+  mvault recipients add m.mvault -r mvault-xw1-…
+  mvault recipients add s3://models/team/bert:3 -R team.txt
+  mvault recipients add vault/bert@prod -R team.txt")]
 pub struct AddArgs {
-    /// A sealed model
+    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,
@@ -60,10 +70,10 @@ pub struct AddArgs {
 /// Take a recipient away
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mvault recipients remove m.mvault -r mvault-xw1-…\n  mvault recipients remove m.mvault --number 2"
+    after_help = "Examples:\n  mvault recipients remove m.mvault -r mvault-xw1-…\n  mvault recipients remove vault/bert:3 --number 2"
 )]
 pub struct RemoveArgs {
-    /// A sealed model
+    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,

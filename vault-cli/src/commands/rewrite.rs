@@ -5,12 +5,14 @@
 use super::artifact::Artifact;
 use crate::error::{CliError, io};
 use crate::files::{Access, NewFile, folder_of, write_new};
+use crate::vaults::is_model;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vault_core::header::{Header, MAX_HEADER_LEN};
 use vault_store::Cause;
+use vault_store::layout::version;
 
 /// Where the artifact's salt is: the same before and after a change of recipients.
 const SALT: std::ops::Range<usize> = 24..56;
@@ -39,6 +41,10 @@ pub fn replace(artifact: &Artifact, new: &Header) -> Result<(), CliError> {
     if artifact.file().is_none() {
         return Err(CliError::usage("recipients can only be changed in a file or a vault"));
     }
+    if is_in_vault(path) {
+        return Err(CliError::usage(format!("{}: a version's header in a vault", path.display()))
+            .hint("name the version, VAULT/NAME:VERSION: of two who change it at once, one is told"));
+    }
     if new.bytes().len() as u64 != artifact.payload_offset() {
         return copy(artifact, new);
     }
@@ -49,6 +55,12 @@ pub fn replace(artifact: &Artifact, new: &Header) -> Result<(), CliError> {
     file.write_all_at(new.bytes(), 0).map_err(io(path.display()))?;
     file.sync_all().map_err(io(path.display()))?;
     fs::remove_file(&log).map_err(io(log.display()))
+}
+
+/// A header object of a vault in a folder, as a plain file: it is changed through the vault only.
+fn is_in_vault(path: &Path) -> bool {
+    let named = path.file_name().and_then(|name| version(name.to_str()?));
+    named.is_some() && is_model(folder_of(path))
 }
 
 /// The new header needs more room: a new file, with the payload copied as it is.
