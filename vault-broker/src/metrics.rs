@@ -21,6 +21,7 @@ pub struct Metrics {
     seconds: Histogram,
     connections: Gauge,
     log_size: Gauge,
+    certificate_end: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,6 +54,7 @@ impl Metrics {
             seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             connections: Gauge::default(),
             log_size: Gauge::default(),
+            certificate_end: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Answered requests, by route and status", metrics.requests.clone());
@@ -63,6 +65,7 @@ impl Metrics {
         registry.register("decision_seconds", "Time of a decision with its transaction", metrics.seconds.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("log_entries", "Entries of the release log", metrics.log_size.clone());
+        registry.register("certificate_expires_seconds", "When the certificate ends", metrics.certificate_end.clone());
         Self { registry, ..metrics }
     }
 
@@ -92,6 +95,11 @@ impl Metrics {
     /// A TLS handshake failed.
     pub fn handshake_error(&self) {
         self.handshakes.inc();
+    }
+
+    /// A certificate that ends then, in seconds since 1970, is shown from now on.
+    pub fn certificate(&self, expires_s: u64) {
+        self.certificate_end.set(i64::try_from(expires_s).unwrap_or(i64::MAX));
     }
 
     /// The text that Prometheus reads.

@@ -12,23 +12,28 @@ use crate::ledger::Ledger;
 use crate::limits::{Admitted, Gate, Source};
 use crate::metrics::Metrics;
 use crate::rules::Rules;
-use crate::tls;
+use crate::tls::{self, Served};
 use futures_util::future::{Either, select};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use vault_attest::time::rfc3339;
+
+/// From how long before its end the certificate is warned of.
+const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
+/// How often.
+const WARN_EVERY: Duration = Duration::from_hours(24);
 
 /// Why the broker does not run.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +67,7 @@ struct Shared {
     limits: Limits,
     decisions: Semaphore,
     rules: RwLock<Arc<Rules>>,
-    tls: RwLock<Arc<ServerConfig>>,
+    tls: RwLock<Served>,
     folder: PathBuf,
 }
 
@@ -137,6 +142,7 @@ impl Server {
                 tokio::spawn(admin::accept(Arc::clone(&shared), admin)),
                 tokio::spawn(reload_on_hangup(Arc::clone(&shared), hangup)),
                 tokio::spawn(forget_sources(Arc::clone(&shared))),
+                tokio::spawn(watch_certificate(Arc::clone(&shared))),
             ];
             select(pin!(interrupt.recv()), pin!(terminate.recv())).await;
             let _ = stop.send(true); // nobody listens when there is no connection
@@ -155,7 +161,28 @@ impl Shared {
     }
 
     fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner)))
+        TlsAcceptor::from(self.served().config)
+    }
+
+    fn served(&self) -> Served {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells metrics and, near the end, the log when the certificate ends.
+    fn tell_certificate(&self) {
+        let expires_s = self.served().expires_s;
+        self.metrics.certificate(expires_s);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_secs(expires_s).saturating_sub(now);
+        if left < ENDS_SOON {
+            let (expires, days) = (rfc3339(expires_s), left.as_secs() / 86_400);
+            let message = if left.is_zero() {
+                "the certificate has ended, no enclave takes it: `mvault broker certificate`, then SIGHUP"
+            } else {
+                "the certificate ends soon: `mvault broker certificate`, then SIGHUP"
+            };
+            tracing::warn!(expires, days, "{message}");
+        }
     }
 
     /// Takes new rules and certificate if both are good; keeps the old ones if not.
@@ -170,6 +197,7 @@ impl Shared {
                 tracing::info!(?policies, "policies, revocations and certificate read anew");
                 *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
                 *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+                self.tell_certificate();
             }
             Err(error) => tracing::error!(%error, "not read anew; the old policies and certificate stay in force"),
         }
@@ -179,6 +207,13 @@ impl Shared {
 async fn reload_on_hangup(shared: Arc<Shared>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         shared.reload();
+    }
+}
+
+async fn watch_certificate(shared: Arc<Shared>) {
+    loop {
+        shared.tell_certificate();
+        sleep(WARN_EVERY).await;
     }
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "broker/cases.rs"]
 mod cases;
+#[path = "broker/certificate.rs"]
+mod certificate;
 mod common;
 #[path = "broker/crash.rs"]
 mod crash;

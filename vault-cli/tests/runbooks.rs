@@ -40,6 +40,15 @@ fn runbook_rotate_kek_of_the_broker() {
 }
 
 #[test]
+fn runbook_renew_certificate() {
+    let mut stage = Stage::new();
+    let ends = |stage: &Stage| stage.ok("openssl x509 -in broker/tls/cert.pem -noout -serial").text();
+    let before = ends(&stage);
+    stage.play("renew_certificate", &[]);
+    assert_ne!(ends(&stage), before);
+}
+
+#[test]
 fn runbook_rotate_kek_in_aws_kms() {
     let Some(server) = Server::moto() else { return println!("skipped: no KMS emulator") };
     let key = || {

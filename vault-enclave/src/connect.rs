@@ -109,7 +109,7 @@ pub(crate) fn failure(url: &str, error: &Error) -> ReleaseError {
 }
 
 /// The host of `https://HOST[:PORT]`, without brackets.
-pub(crate) fn host_of(url: &str) -> Option<&str> {
+pub fn host_of(url: &str) -> Option<&str> {
     let authority = url.strip_prefix("https://")?;
     if authority.contains(['/', '?', '#', '@']) {
         return None;

@@ -15,7 +15,7 @@ pub mod serve;
 pub mod watch;
 pub mod weights;
 
-pub use connect::{Connection, Dial, Tcp};
+pub use connect::{Connection, Dial, Tcp, host_of};
 
 /// vsock ports between an enclave and its parent: docs/ENCLAVE.md section 4.
 pub mod port {

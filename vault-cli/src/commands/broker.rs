@@ -1,5 +1,6 @@
 //! `mvault broker`: a key broker, from its first key to why it refused.
 
+mod certificate;
 mod client;
 mod filter;
 mod init;
@@ -14,6 +15,8 @@ use crate::aws::AwsArgs;
 use crate::error::{CliError, io};
 use crate::keys::IdentityArgs;
 use crate::output::Output;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vault_broker::config::{Config, ConfigError};
@@ -27,6 +30,7 @@ pub enum Command {
     Serve(serve::Args),
     Recipient(keys::RecipientArgs),
     Rotate(keys::RotateArgs),
+    Certificate(certificate::Args),
     Why(why::Args),
     Log(log::Args),
 }
@@ -37,6 +41,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<(), CliError> {
         Command::Serve(args) => serve::run(args, out),
         Command::Recipient(args) => keys::recipient(args, out),
         Command::Rotate(args) => keys::rotate(args, out),
+        Command::Certificate(args) => certificate::run(args, out),
         Command::Why(args) => why::run(args, out),
         Command::Log(args) => log::run(args, out),
     }
@@ -56,10 +61,17 @@ fn read_keyring(config: &Config, identity: &IdentityArgs, aws: &AwsArgs, out: &O
     Keyring::open(&artifact, |header| identity.unlock(header, aws, out)).map_err(|e| e.about(path.display()))
 }
 
+/// Held while files of this folder are read and replaced: of two who do that, one waits.
+fn lock(folder: &Path) -> Result<File, CliError> {
+    let file = File::open(folder).map_err(io(folder.display()))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|e| io(folder.display())(e.into()))?;
+    Ok(file)
+}
+
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io(path.display()))?;
+    let file = File::open(path).map_err(io(path.display()))?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(io(path.display()))?;
     if bytes.len() as u64 > most {
         return Err(CliError::failed(format!("{}: over {most} bytes", path.display())));

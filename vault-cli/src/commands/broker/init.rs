@@ -124,7 +124,8 @@ impl Made {
             .map_err(|e| CliError::usage(format!("--origin {origin}: {e}")))?;
         let failed = |e: tls::TlsError| CliError::failed(e.to_string()).hint("--host takes DNS names and IP addresses");
         let ca = tls::make_ca(keyring.ca(), &origin, now_s()).map_err(failed)?;
-        let (chain, key) = tls::make_server(keyring.ca(), &origin, &args.hosts, now_s()).map_err(failed)?;
+        let (chain, key) =
+            tls::make_server(keyring.ca(), &origin, &args.hosts, now_s(), tls::SERVER_DAYS).map_err(failed)?;
         let url_host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("https://{url_host}:{}", args.listen.port());
         let client = ClientFile::new(&url, &keyring, signer.verifier(), &ca);
