@@ -177,7 +177,8 @@ impl Config {
         Self::parse(&text, &path).map(|config| config.resolved(folder))
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Parses a text that is, or will be, the file `path`; its paths are not resolved.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let wrong = |line, message| ConfigError::Wrong { path: path.to_owned(), line, message };
         let config: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |span| 1 + text.bytes().take(span.start).filter(|&b| b == b'\n').count());

@@ -120,6 +120,15 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access, force: bool) -> Resu
     new.finish()
 }
 
+/// Gives a text file another text; who may read it stays.
+pub fn replace_text(path: &Path, text: &str) -> Result<(), CliError> {
+    let failed = || io(path.display().to_string());
+    let new = NewFile::create(path, Access::Owner, true)?;
+    new.file.set_permissions(path.metadata().map_err(failed())?.permissions()).map_err(failed())?;
+    new.file.write_all_at(text.as_bytes(), 0).map_err(failed())?;
+    new.finish()
+}
+
 /// What an artifact is opened into: a file that has no name yet, so that a killed process leaves no plaintext, or
 /// a folder beside its place.
 pub struct NewEntries {

@@ -19,6 +19,8 @@ mod limits;
 mod near_misses;
 #[path = "broker/replicas.rs"]
 mod replicas;
+#[path = "broker/revoke.rs"]
+mod revoke;
 #[path = "broker/rig.rs"]
 mod rig;
 #[path = "broker/running.rs"]

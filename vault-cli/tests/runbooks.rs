@@ -111,6 +111,25 @@ fn runbook_revoke_recipient_of_all_versions_in_a_vault() {
 }
 
 #[test]
+fn runbook_revoke_recipient_of_all_versions_in_a_folder() {
+    let stage = Stage::without_broker();
+    let env = [("VAULT".to_owned(), "vault".to_owned())];
+    stage.ok_with(&format!("{ALICE}; mvault keygen --public home/.config/mvault/identity.txt > me.pub"), &env);
+    for who in ["-R me.pub -R alice.pub", "-R me.pub", "-R me.pub -R alice.pub"] {
+        stage.ok_with(&format!("mvault push bert \"$VAULT\" bert {who}"), &env);
+    }
+    // The loop of the runbook, whose output is that of a vault in S3.
+    let said = stage
+        .sh("for v in 1 2 3; do mvault recipients remove \"$VAULT/bert:$v\" -R alice.pub || true; done", &env)
+        .ok();
+    assert_eq!(said.text(), "vault/bert:1: 1 recipient removed, 1 now\nvault/bert:3: 1 recipient removed, 1 now\n");
+    for version in 1..=3 {
+        stage.sh(&format!("mvault verify \"$VAULT/bert:{version}\" -i alice.txt"), &env).fails(3, "[F-18]");
+        stage.ok_with(&format!("mvault verify \"$VAULT/bert:{version}\""), &env);
+    }
+}
+
+#[test]
 fn runbook_revoke_recipient_by_a_new_artifact() {
     let mut stage = Stage::new();
     stage.play("revoke_artifact", &[]);

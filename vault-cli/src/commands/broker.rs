@@ -6,6 +6,8 @@ mod filter;
 mod init;
 mod keys;
 mod log;
+mod revoke;
+mod revoked;
 mod serve;
 mod why;
 
@@ -31,6 +33,7 @@ pub enum Command {
     Recipient(keys::RecipientArgs),
     Rotate(keys::RotateArgs),
     Certificate(certificate::Args),
+    Revoke(revoke::Args),
     Why(why::Args),
     Log(log::Args),
 }
@@ -42,6 +45,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<(), CliError> {
         Command::Recipient(args) => keys::recipient(args, out),
         Command::Rotate(args) => keys::rotate(args, out),
         Command::Certificate(args) => certificate::run(args, out),
+        Command::Revoke(args) => revoke::run(args, out),
         Command::Why(args) => why::run(args, out),
         Command::Log(args) => log::run(args, out),
     }
