@@ -24,7 +24,7 @@ const STYLE: &str = "\
 body{margin:0 auto;max-width:70rem;padding:1.5rem;font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}\
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p,figcaption{color:var(--soft)}figure{margin:0}\
 table{border-collapse:collapse;width:100%;font-size:.85rem}th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}\
-td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}tr.hot td:first-child{color:var(--hot);font-weight:600}\
+td.w{white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}tr.hot td:first-child{color:var(--hot);font-weight:600}\
 svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--ink)}svg text.s{fill:var(--soft)}\
 .mark{fill:var(--mark)}.hot{fill:var(--hot)}.axis{stroke:var(--line);stroke-width:1}.curve{fill:none;stroke:var(--mark);stroke-width:1.5}.band{fill:var(--band)}\
 .few{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}\
@@ -139,7 +139,7 @@ fn row(page: &mut String, tensor: &TensorChange, score: &Score) {
     let (name, why, relative) = (escape(&tensor.name), score.why.as_str(), short(tensor.relative()));
     let _ = writeln!(
         page,
-        "<tr{hot}><td class=\"n\">{value}<td>{name}<td>{why}<td class=\"n\">{share}<td class=\"n\">{relative}\
+        "<tr{hot}><td class=\"n\">{value}<td>{name}<td class=\"w\">{why}<td class=\"n\">{share}<td class=\"n\">{relative}\
          <td class=\"n\">{largest}<td>{a}<td>{b}</tr>"
     );
 }

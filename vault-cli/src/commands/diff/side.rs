@@ -265,7 +265,7 @@ impl Bytes for OfFile<'_> {
     }
 }
 
-/// The bytes of an entry of an artifact: only verified ones [F-25].
+/// The bytes of an entry of an artifact: only verified ones `[F-25]`.
 struct OfArtifact<'r> {
     reader: &'r RangeReader<'r>,
     entry: manifest::Entry,

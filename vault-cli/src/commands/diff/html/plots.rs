@@ -110,7 +110,7 @@ pub fn versions(page: &mut String, report: &Report<'_>) {
         few(page, tensor, &series);
         let _ = writeln!(page, "</svg><figcaption>{}, score {value}</figcaption></figure>", brief(&tensor.name, 48));
     }
-    page.push_str("</div>\n<p>The curve is the norm, the band the range of values; each on a scale of its own, in the order of the versions, the last two A and B.</p>\n");
+    page.push_str("</div>\n<p>The curve is the norm, the band the range of values; each on a scale of its own (the norm's spans a tenth of it or more), in the order of the versions, the last two A and B.</p>\n");
 }
 
 /// Where a value is between the least and the greatest, 0 to 1.
@@ -132,6 +132,8 @@ fn few(page: &mut String, tensor: &TensorChange, series: &[Option<Figures>]) {
     let _ = writeln!(page, "<polygon class=\"band\" points=\"{}\"/>", band.join(" "));
     let low = norms.iter().map(|(_, norm)| *norm).fold(f64::INFINITY, f64::min);
     let high = norms.iter().map(|(_, norm)| *norm).fold(f64::NEG_INFINITY, f64::max);
+    let room = (high / 20.0 - (high / 2.0 - low / 2.0)).max(0.0); // what hardly moves must not look as if it did
+    let (low, high) = (low - room, high + room);
     let y = |v: f64| 130.0 - 110.0 * between(v, low, high);
     let curve: Vec<_> = norms.iter().map(|(n, norm)| format!("{:.1},{:.1}", x(*n), y(*norm))).collect();
     let _ = writeln!(page, "<polyline class=\"curve\" points=\"{}\"/>", curve.join(" "));
