@@ -37,7 +37,7 @@ Examples:
 Exit codes: 0 compared, whether or not they differ; 1 failed, or --fail-above was exceeded.")]
 #[expect(clippy::struct_excessive_bools)] // flags
 pub struct Args {
-    /// The earlier version: a file, a folder, a sealed model, NAME[:VERSION|@TAG] or s3://BUCKET/PREFIX/NAME[:VERSION|@TAG]
+    /// The earlier version: a file, a folder, a sealed model, `NAME[:VERSION|@TAG]` or `s3://BUCKET/PREFIX/NAME[:VERSION|@TAG]`
     #[arg(value_name = "A")]
     a: String,
     /// The later version
