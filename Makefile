@@ -2,7 +2,7 @@
 # Everything is built with the release profile, so nothing is built twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo s3 test bench deploy release fuzz lint audit install clean
+.PHONY: help build demo s3 test bench deploy release reproduce fuzz lint audit install clean
 
 # How long `make fuzz` runs each target.
 SECONDS ?= 60
@@ -35,14 +35,17 @@ deploy: ## judge deploy/: CloudFormation on emulators, network rules by packets,
 release: ## target/dist: tar archive, Debian package, bill of materials, SHA256SUMS
 	@scripts/release.sh
 
+reproduce: ## build the release twice, in two folders, and compare the bytes
+	@scripts/reproduce.sh
+
 fuzz: ## every fuzz target for a while (SECONDS=60)
 	@scripts/fuzz.sh $(SECONDS)
 
 lint: ## format, clippy, dependencies, scripts, documents
 	@scripts/lint.sh
 
-audit: ## known vulnerabilities in the dependencies (needs a network that reaches RustSec)
-	@scripts/lint.sh audit
+audit: ## known vulnerabilities in the dependencies, by RustSec's advisories as of a day (scripts/advisories.tsv)
+	@scripts/audit.sh
 
 install: ## mvault into cargo's bin folder
 	@scripts/setup.sh build

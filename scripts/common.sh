@@ -91,6 +91,7 @@ eif_dir() {
 # Cargo tools are kept by version, beside any other version: tool_dir NAME prints the folder of the pinned one.
 tool_version() {
     case $1 in
+        cargo-audit) echo 0.22.2 ;;
         cargo-deny) echo 0.20.2 ;;
         cargo-fuzz) echo 0.13.2 ;;
         rage) echo 0.12.1 ;;
@@ -102,6 +103,42 @@ tool_dir() { printf '%s/tools/%s-%s\n' "$CACHE" "$1" "$(tool_version "$1")"; }
 # Builds programs and examples with the features that `make test` has too: one set, so that nothing, and least of all
 # the AWS SDK, is built twice.
 build_workspace() { (cd "$REPO" && cargo build --quiet --release --workspace --exclude mvault-bench --exclude mvault-init --bins --examples); }
+
+# Builds mvault as releases have it, and prints its path: no folder of this machine is named in it, so that another one gives the same bytes. In a
+# target folder of its own, unless all is built with these flags already, as CI does (release_environment).
+release_build() {
+    local target
+    target=$(cd "$REPO" && target_dir)
+    if [[ ${RUSTFLAGS:-} != "$(release_rustflags "$target")" ]]; then
+        target=$target/remapped
+        (cd "$REPO" && cargo fetch --quiet --locked)
+    fi
+    (
+        cd "$REPO"
+        release_environment "$target"
+        cargo build --quiet --release --locked -p vault-cli --target-dir "$target" >&2
+    )
+    printf '%s\n' "$target/release/mvault"
+}
+
+# The flags of a build into a target folder; what the crates' sources are in has to be there.
+release_environment() {
+    RUSTFLAGS=$(release_rustflags "$1")
+    CFLAGS=$(release_paths "$1" -ffile-prefix-map)
+    CXXFLAGS=$CFLAGS
+    export RUSTFLAGS CFLAGS CXXFLAGS
+}
+release_rustflags() { release_paths "$1" --remap-path-prefix; }
+
+# Of two names that fit the later counts. The folder of a registry is named after its host.
+release_paths() {
+    local flags=("$2=$REPO=/mvault" "$2=$1=/target") sources
+    for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+        flags+=("$2=${sources%/}=/crates")
+    done
+    ((${#flags[@]} == $(wc -w <<<"${flags[*]}"))) || die "a folder with a space in its name: $REPO, $1"
+    printf '%s\n' "${flags[*]}"
+}
 
 # Where cargo puts what it builds for the workspace.
 target_dir() {

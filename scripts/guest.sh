@@ -8,8 +8,8 @@ source "$(dirname "$0")/common.sh"
 cd "$REPO"
 folder=$(target_dir)/guest
 triple=$(rustc -vV | sed -n 's/^host: //p')
-home=${CARGO_HOME:-$HOME/.cargo}
-RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$REPO=/mvault --remap-path-prefix=$home=/cargo" \
+cargo fetch --quiet --locked
+RUSTFLAGS="-C target-feature=+crt-static $(release_rustflags "$folder")" CFLAGS=$(release_paths "$folder" -ffile-prefix-map) \
     cargo build --quiet --release -p mvault-init --target "$triple" --target-dir "$folder" >&2
 for name in mvault-init mvault-probe mvault-embed mvault-files; do
     strip -o "$folder/$name.new" "$folder/$triple/release/$name"

@@ -11,8 +11,7 @@ main() {
     dist=$(realpath -m "${1:-$(target_dir)/dist}")
     built=${MVAULT_BIN:-}
     if [[ -z $built ]]; then
-        cargo build --quiet --release --locked -p vault-cli
-        built=$(target_dir)/release/mvault
+        built=$(release_build)
     fi
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
     export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC

@@ -172,6 +172,7 @@ venv() {
 setup_lint() {
     debian shellcheck:shellcheck python3:python3 git:git
     cargo_tool cargo-deny
+    cargo_tool cargo-audit
 }
 
 setup_fuzz() {

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod broker;
 pub mod cat;
 pub mod completions;
+pub mod diff;
 pub mod enclave;
 pub mod gc;
 pub mod iam;

@@ -302,30 +302,18 @@ impl IdentityArgs {
 
     /// Opens a header with what was given (what needs no network first), or the user's key, or a passphrase asked for.
     pub fn unlock(&self, header: &Header, aws: &AwsArgs, out: &Output) -> Result<AuthenticatedHeader, CliError> {
-        let by_passphrase = header.stanzas().any(|s| s.kind == section::ARGON2ID);
-        let mut identities = self.load()?;
-        if identities.is_empty() && by_passphrase {
-            identities.extend(self.passphrase.get("passphrase", false)?.map(|p| Box::new(p) as Box<dyn Identity>));
-        }
-        let kms = self.kms(header, aws, out)?;
-        let local = identities.iter().map(AsRef::as_ref);
-        let all: Vec<&dyn Identity> = local.chain(kms.iter().map(|k| k as &dyn Identity)).collect();
-        match header.unlock(&all) {
-            Err(e) if e.rule() == Some(Rule(18)) && by_passphrase && !self.is_given() && stdin().is_terminal() => {
-                Ok(header.unlock(&[&ask("passphrase", false)?])?)
-            }
-            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, header, &kms, out)),
-            result => Ok(result?),
-        }
+        Keyring::new(self).unlock(header, aws, out)
     }
 
-    fn load(&self) -> Result<Vec<Box<dyn Identity>>, CliError> {
-        let mut identities: Vec<Box<dyn Identity>> = Vec::new();
+    /// The keys at hand, and whether the passphrase was for one of them.
+    fn load(&self) -> Result<(Vec<Box<dyn Identity>>, bool), CliError> {
+        let (mut identities, mut protected): (Vec<Box<dyn Identity>>, _) = (Vec::new(), false);
         for path in &self.paths() {
             for key in load_identities(path)? {
                 identities.push(match key {
                     KeyLine::Secret(identity) => Box::new(identity),
                     KeyLine::Protected(body) => {
+                        protected = true;
                         let prompt = format!("passphrase for {}", path.display());
                         let given = self.passphrase.get(&prompt, false)?;
                         let passphrase = given.map_or_else(|| ask(&prompt, false), Ok)?;
@@ -335,7 +323,55 @@ impl IdentityArgs {
                 });
             }
         }
-        Ok(identities)
+        Ok((identities, protected))
+    }
+}
+
+/// Opens one header after another: keys are loaded, and a passphrase is asked for, once.
+pub struct Keyring<'a> {
+    args: &'a IdentityArgs,
+    loaded: Option<Loaded>,
+    passphrase: Option<Passphrase>,
+}
+
+struct Loaded {
+    keys: Vec<Box<dyn Identity>>,
+    /// The passphrase was for one of them.
+    protected: bool,
+}
+
+impl<'a> Keyring<'a> {
+    /// Of what was given, or the user's key.
+    pub fn new(args: &'a IdentityArgs) -> Self {
+        Self { args, loaded: None, passphrase: None }
+    }
+
+    /// Opens a header: by keys, by the passphrase if none of them does, by AWS KMS.
+    pub fn unlock(&mut self, header: &Header, aws: &AwsArgs, out: &Output) -> Result<AuthenticatedHeader, CliError> {
+        let by_passphrase = header.stanzas().any(|s| s.kind == section::ARGON2ID);
+        let loaded = match self.loaded.take() {
+            Some(loaded) => loaded,
+            None => self.args.load().map(|(keys, protected)| Loaded { keys, protected })?,
+        };
+        let Loaded { keys, protected } = &*self.loaded.insert(loaded);
+        let mut all: Vec<&dyn Identity> = keys.iter().map(AsRef::as_ref).collect();
+        if by_passphrase && !protected && self.passphrase.is_none() {
+            match header.unlock(&all) {
+                Err(e) if e.rule() == Some(Rule(18)) => {}
+                opened => return Ok(opened?),
+            }
+            self.passphrase = self.args.passphrase.get("passphrase", false)?;
+        }
+        all.extend(self.passphrase.iter().filter(|_| by_passphrase).map(|p| p as &dyn Identity));
+        let kms = self.args.kms(header, aws, out)?;
+        all.extend(kms.iter().map(|k| k as &dyn Identity));
+        match header.unlock(&all) {
+            Err(e) if e.rule() == Some(Rule(18)) && by_passphrase && !self.args.is_given() && stdin().is_terminal() => {
+                Ok(header.unlock(&[self.passphrase.insert(ask("passphrase", false)?)])?)
+            }
+            Err(e) if e.rule() == Some(Rule(18)) => Err(why(e, header, &kms, out)),
+            result => Ok(result?),
+        }
     }
 }
 

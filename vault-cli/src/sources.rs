@@ -13,6 +13,8 @@ use vault_core::seal::SourceEntry;
 pub struct Model {
     /// The name it gives itself: that of the file or folder.
     pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
     /// A folder, or one file.
     pub folder: bool,
     /// Sum of the sizes, if known, in bytes.
@@ -62,7 +64,8 @@ impl Model {
         if path == Path::new("-") {
             let file = crate::output::stdin_file()?;
             let files = vec![OpenFile { path: "stdin".into(), shown: path.to_owned(), file, before: None }];
-            return Ok(Self { name: "stdin".into(), folder: false, size: None, left_out: Vec::new(), files });
+            let path = path.to_owned();
+            return Ok(Self { name: "stdin".into(), path, folder: false, size: None, left_out: Vec::new(), files });
         }
         let metadata = fs::metadata(path).map_err(io(path.display()))?; // a named link is followed
         let name = path.canonicalize().ok().and_then(|p| p.file_name().map(ToOwned::to_owned));
@@ -84,7 +87,7 @@ impl Model {
         }
         let size = before.as_ref().map(Metadata::len);
         let files = vec![OpenFile { path: name.clone(), shown: path.to_owned(), file, before }];
-        Ok(Self { name, folder: false, size, left_out: Vec::new(), files })
+        Ok(Self { name, path: path.to_owned(), folder: false, size, left_out: Vec::new(), files })
     }
 
     fn folder(name: String, root: &Path, walk: Walk<'_>) -> Result<Self, CliError> {
@@ -116,7 +119,7 @@ impl Model {
         }
         let size = files.iter().filter_map(|f| f.before.as_ref()).map(Metadata::len).sum();
         left_out.sort();
-        Ok(Self { name, folder: true, size: Some(size), left_out, files })
+        Ok(Self { name, path: root.to_owned(), folder: true, size: Some(size), left_out, files })
     }
 
     /// The entries to seal.

@@ -26,7 +26,7 @@ impl VaultArgs {
     }
 
     /// The default vault.
-    fn default(&self, project: &Project) -> Result<Option<Uri>, CliError> {
+    pub fn default(&self, project: &Project) -> Result<Option<Uri>, CliError> {
         if let Some(text) = &self.vault {
             return Ok(Some(parse(text)?));
         }

@@ -8,12 +8,16 @@ mod bench;
 #[path = "vault/ci.rs"]
 mod ci;
 mod common;
+#[path = "vault/drift.rs"]
+mod drift;
 #[path = "vault/errors.rs"]
 mod errors;
 #[path = "vault/faults.rs"]
 mod faults;
 #[path = "vault/folder.rs"]
 mod folder;
+#[path = "diff/models.rs"]
+mod models;
 #[path = "vault/parts.rs"]
 mod parts;
 #[path = "vault/racing.rs"]

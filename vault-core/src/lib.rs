@@ -1,4 +1,4 @@
-//! The mvault sealed format: seal, open, range reads, keys, recipients, manifest, scan.
+//! The mvault sealed format: seal, open, range reads, keys, recipients, manifest, scan; what differs between two models.
 //!
 //! Everything here is synchronous and pure: no network, no clock, no environment. Time and
 //! randomness are parameters, storage is behind [`std::io`]-like traits. The bytes are
@@ -8,6 +8,7 @@ pub mod about;
 pub mod aead;
 pub mod cbor;
 mod chunk;
+pub mod compare;
 mod digest;
 pub mod error;
 mod feed;

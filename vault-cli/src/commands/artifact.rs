@@ -9,14 +9,15 @@ use crate::process::threads;
 use crate::vaults::{artifact_in_vault, open as open_vault, reference};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use vault_core::header::Header;
 use vault_core::io::{Input, ReadAt};
 use vault_store::Store;
 use vault_store::download::Download;
 use vault_store::layout::Name;
 use vault_store::parts::Parts;
-use vault_store::vault::{Published, Vault};
+use vault_store::uri::Uri;
+use vault_store::vault::{Published, Selector, Vault};
 
 /// A sealed model to be read.
 pub struct Artifact {
@@ -33,7 +34,7 @@ enum Place {
 }
 
 struct InVault {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     name: Name,
     published: Published,
     key: String,
@@ -63,12 +64,8 @@ impl Artifact {
     /// interrupted is seen as complete.
     pub fn open(path: &Path, aws: &AwsArgs, out: &Output) -> Result<Self, CliError> {
         if let Some((uri, text)) = artifact_in_vault(path, out)? {
-            let store = open_vault(&uri, aws, out)?;
             let (name, selector) = reference(text)?;
-            let published = Vault::new(&*store).find(&name, &selector)?;
-            let (header, key) = (published.header.clone(), name.payload(&published.header.prelude().salt));
-            let place = Place::Vault(Box::new(InVault { store, name, published, key, size: OnceLock::new() }));
-            return Ok(Self { place, header, path: path.to_owned() });
+            return Self::open_in(&uri, name, &selector, path, aws, out);
         }
         let piped = path == Path::new("-");
         let mut file = if piped { stdin_file()? } else { File::open(path).map_err(io(path.display()))? };
@@ -84,6 +81,32 @@ impl Artifact {
         // Standard input may be a file that someone has read a part of: it is read on, not from its start.
         let whole = metadata.is_file() && !piped;
         let place = if whole { Place::File(file, metadata.len()) } else { Place::Pipe(file) };
+        Ok(Self { place, header, path: path.to_owned() })
+    }
+
+    /// The version of `name` in a vault, which the user calls `path`.
+    pub fn open_in(
+        vault: &Uri,
+        name: Name,
+        selector: &Selector,
+        path: &Path,
+        aws: &AwsArgs,
+        out: &Output,
+    ) -> Result<Self, CliError> {
+        Self::of_version(open_vault(vault, aws, out)?.into(), name, selector, path)
+    }
+
+    /// Another version of the same model in the same vault; `None` if this is in none.
+    pub fn another_version(&self, version: u64) -> Result<Option<Self>, CliError> {
+        let Place::Vault(v) = &self.place else { return Ok(None) };
+        let path = PathBuf::from(format!("{}:{version}", v.name.as_str()));
+        Self::of_version(v.store.clone(), v.name.clone(), &Selector::Version(version), &path).map(Some)
+    }
+
+    fn of_version(store: Arc<dyn Store>, name: Name, selector: &Selector, path: &Path) -> Result<Self, CliError> {
+        let published = Vault::new(&*store).find(&name, selector)?;
+        let (header, key) = (published.header.clone(), name.payload(&published.header.prelude().salt));
+        let place = Place::Vault(Box::new(InVault { store, name, published, key, size: OnceLock::new() }));
         Ok(Self { place, header, path: path.to_owned() })
     }
 
