@@ -48,9 +48,9 @@ impl List {
         }
     }
 
-    fn find(self, text: &str) -> Option<Option<Places>> {
-        let table = toml::from_str::<Document<Table>>(text).ok()?.revoked;
-        Some(match self {
+    fn find(self, text: &str) -> Result<Option<Places>, toml::de::Error> {
+        let table = toml::from_str::<Document<Table>>(text)?.revoked;
+        Ok(match self {
             Self::Artifacts => table.artifacts,
             Self::Recipients => table.recipients,
         })
@@ -60,7 +60,7 @@ impl List {
 /// The text with this id in the list; the same if it is there. `None` if the text is not laid out as expected.
 pub fn with(text: &str, list: List, id: &[u8; 32]) -> Option<String> {
     let word = format!("\"{}\"", hex(id));
-    let Some(places) = list.find(text)? else { return Some(with_line(text, list, &word)) };
+    let Some(places) = list.find(text).ok()? else { return Some(with_line(text, list, &word)) };
     if places.get_ref().iter().any(|place| is(place, id)) {
         return Some(text.to_owned());
     }
@@ -101,7 +101,7 @@ fn with_line(text: &str, list: List, word: &str) -> String {
 /// The text without this id in the list. `None` if the text is not laid out as expected.
 pub fn without(text: &str, list: List, id: &[u8; 32]) -> Option<String> {
     let mut text = text.to_owned();
-    while let Some(places) = list.find(&text)? {
+    while let Some(places) = list.find(&text).ok()? {
         let all = places.get_ref();
         let Some(n) = all.iter().position(|place| is(place, id)) else { break };
         let before = n.checked_sub(1).and_then(|n| all.get(n)).map(Spanned::span);
