@@ -117,7 +117,7 @@ release_build() {
         cd "$REPO"
         release_environment "$target"
         cargo build --quiet --release --locked -p vault-cli --target-dir "$target" >&2
-    )
+    ) || die "the release does not build" # in $(…) bash does not stop by itself
     printf '%s\n' "$target/release/mvault"
 }
 

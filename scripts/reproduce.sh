@@ -9,7 +9,7 @@ main() {
     "$REPO/scripts/setup.sh" build release
     cd "$REPO"
     local first second began=$SECONDS
-    first=$(release_build)
+    first=$(release_build) || die "the first build failed"
     work=$(mktemp -d "$CACHE/reproduce.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     mkdir "$work/elsewhere"
@@ -20,7 +20,7 @@ main() {
         umask 077
         unset RUSTFLAGS CFLAGS CXXFLAGS
         TZ=Asia/Tokyo LC_ALL=C CARGO_TARGET_DIR=$work/out bash -c 'source scripts/common.sh && umask 077 && release_build'
-    )
+    ) || die "the second build failed"
     compare "$first" "$second"
     say "reproduce: twice the same program, $(stat -c %s "$first") bytes, SHA-256 $(sha256sum "$first" | cut -c1-64) ($((SECONDS - began)) s)"
 }

@@ -37,7 +37,7 @@ pub enum Command {
     after_help = "Examples:\n  mvault recipients list m.mvault -R team.txt\n  mvault recipients list vault/bert:3"
 )]
 pub struct ListArgs {
-    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
+    /// A sealed model: a file, or `VAULT/NAME[:VERSION|@TAG]` of a vault, `s3://BUCKET/PREFIX` or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,
@@ -55,7 +55,7 @@ Examples:
   mvault recipients add s3://models/team/bert:3 -R team.txt
   mvault recipients add vault/bert@prod -R team.txt")]
 pub struct AddArgs {
-    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
+    /// A sealed model: a file, or `VAULT/NAME[:VERSION|@TAG]` of a vault, `s3://BUCKET/PREFIX` or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,
@@ -73,7 +73,7 @@ pub struct AddArgs {
     after_help = "Examples:\n  mvault recipients remove m.mvault -r mvault-xw1-…\n  mvault recipients remove vault/bert:3 --number 2"
 )]
 pub struct RemoveArgs {
-    /// A sealed model: a file, or VAULT/NAME[:VERSION|@TAG] of a vault, s3://BUCKET/PREFIX or a folder
+    /// A sealed model: a file, or `VAULT/NAME[:VERSION|@TAG]` of a vault, `s3://BUCKET/PREFIX` or a folder
     file: PathBuf,
     #[command(flatten)]
     lines: RecipientLines,
