@@ -24,7 +24,7 @@ Examples:
   nitro-cli build-enclave … > build.json
   mvault policy new --from build.json --name minilm-prod --release 1.4.0 --model minilm
   mvault policy new --from model.eif --name minilm-prod            of an image that need not run
-  mvault policy new --from model.eif --name prod --signer team.pub  only of models that the team signed
+  mvault policy new --from model.eif --name prod --signer team.pub  only what the team signed
   mvault policy new --from attestation.bin -o minilm-prod.toml     of a running enclave")]
 pub struct NewArgs {
     #[command(flatten)]
