@@ -1,5 +1,5 @@
 //! What the fuzz targets of the format start from: `cargo run --release -p mvault-tests --example fuzz_seeds DIR` fills
-//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/kms_recipient, DIR/policy,
+//! DIR/header, DIR/stanza, DIR/manifest, DIR/payload and DIR/release from the vectors, DIR/compare, DIR/kms_recipient, DIR/policy,
 //! DIR/key_policy, DIR/eif, DIR/bundle, DIR/enclave, and DIR/evidence from the forge and from genuine documents.
 
 #![allow(clippy::unwrap_used)] // a tool of the tests: a panic is the report
@@ -28,6 +28,7 @@ fn main() {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(&sha256(&bytes)[..16]), bytes).unwrap();
     };
+    compared(&write);
     for vector in all() {
         let bytes = &vector.artifact;
         let header = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
@@ -143,4 +144,21 @@ fn messages() -> [(u8, Vec<u8>); 5] {
         (3, encode(&refusal(None))),
         (3, encode(&refusal(Some(30)))),
     ]
+}
+
+/// Two versions of a file with a tensor of each kind of number.
+fn compared(write: &dyn Fn(&str, Option<u8>, &[u8])) {
+    for (dtype, width) in
+        [("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2), ("F8_E4M3", 1), ("I64", 8), ("BOOL", 1), ("C64", 8)]
+    {
+        let file = |fill: u8| {
+            let tensor =
+                |from| serde_json::json!({ "dtype": dtype, "shape": [2], "data_offsets": [from, from + 2 * width] });
+            let header = serde_json::json!({ "l.0.w": tensor(0), "l.1.w": tensor(2 * width) }).to_string();
+            let data: Vec<u8> = (0..4 * width).map(|i| u8::try_from(i).unwrap().wrapping_mul(fill)).collect();
+            [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+        };
+        let (a, b) = (file(7), file(11));
+        write("compare", None, &[&u32::try_from(a.len()).unwrap().to_le_bytes()[..], &a, &b].concat());
+    }
 }
