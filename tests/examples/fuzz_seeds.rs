@@ -28,7 +28,7 @@ fn main() {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(&sha256(&bytes)[..16]), bytes).unwrap();
     };
-    compared(&write);
+    compared(write);
     for vector in all() {
         let bytes = &vector.artifact;
         let header = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
@@ -147,7 +147,7 @@ fn messages() -> [(u8, Vec<u8>); 5] {
 }
 
 /// Two versions of a file with a tensor of each kind of number.
-fn compared(write: &dyn Fn(&str, Option<u8>, &[u8])) {
+fn compared(write: impl Fn(&str, Option<u8>, &[u8])) {
     for (dtype, width) in
         [("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2), ("F8_E4M3", 1), ("I64", 8), ("BOOL", 1), ("C64", 8)]
     {
