@@ -115,7 +115,7 @@ release_build() {
     fi
     (
         cd "$REPO"
-        release_environment "$target"
+        release_environment "$target" || exit 1
         cargo build --quiet --release --locked -p vault-cli --target-dir "$target" >&2
     ) || die "the release does not build" # in $(…) bash does not stop by itself
     printf '%s\n' "$target/release/mvault"
@@ -123,8 +123,7 @@ release_build() {
 
 # The flags of a build into a target folder; what the crates' sources are in has to be there.
 release_environment() {
-    RUSTFLAGS=$(release_rustflags "$1")
-    CFLAGS=$(release_paths "$1" -ffile-prefix-map)
+    RUSTFLAGS=$(release_rustflags "$1") && CFLAGS=$(release_paths "$1" -ffile-prefix-map) || return 1
     CXXFLAGS=$CFLAGS
     export RUSTFLAGS CFLAGS CXXFLAGS
 }

@@ -9,7 +9,10 @@ cd "$REPO"
 folder=$(target_dir)/guest
 triple=$(rustc -vV | sed -n 's/^host: //p')
 cargo fetch --quiet --locked
-RUSTFLAGS="-C target-feature=+crt-static $(release_rustflags "$folder")" CFLAGS=$(release_paths "$folder" -ffile-prefix-map) \
+# Each by itself, so that one that fails ends this.
+rustflags=$(release_rustflags "$folder")
+cflags=$(release_paths "$folder" -ffile-prefix-map)
+RUSTFLAGS="-C target-feature=+crt-static $rustflags" CFLAGS=$cflags \
     cargo build --quiet --release -p mvault-init --target "$triple" --target-dir "$folder" >&2
 for name in mvault-init mvault-probe mvault-embed mvault-files; do
     strip -o "$folder/$name.new" "$folder/$triple/release/$name"

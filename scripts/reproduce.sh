@@ -16,7 +16,7 @@ main() {
     # what is not ignored, committed or not
     git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - | tar -xf - -C "$work/elsewhere"
     second=$(
-        cd "$work/elsewhere"
+        cd "$work/elsewhere" || exit 1
         umask 077
         unset RUSTFLAGS CFLAGS CXXFLAGS
         TZ=Asia/Tokyo LC_ALL=C CARGO_TARGET_DIR=$work/out bash -c 'source scripts/common.sh && umask 077 && release_build'
