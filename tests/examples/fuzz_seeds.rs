@@ -17,7 +17,9 @@ use mvault_tests::vector::{all, sha256};
 use std::fs;
 use std::path::PathBuf;
 use vault_attest::kms::RecipientKey;
+use vault_attest::policy::Signer;
 use vault_attest::release::{Challenge, ENC_LEN, EnclaveKey, Grant, RefusalMessage, Request, encode};
+use vault_core::signature::PublisherKey;
 use vault_enclave::model::Statement;
 
 fn main() {
@@ -103,7 +105,8 @@ fn main() {
     }
     let pcrs = |byte: u8| [0, 1, 2].map(|i| format!("pcr{i} = \"{}\"\n", format!("{byte:02x}").repeat(48))).concat();
     let head = "version = 1\nname = \"p\"\nplatform = \"aws-nitro\"\nmax_age_s = 300\n";
-    let scope = "minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\n";
+    let publisher = Signer::new(PublisherKey::generate(&mut rng(1)).public()).text();
+    let scope = format!("minimum_model_version = 3\n\n[scope]\nmodels = [\"m\"]\nsigners = [\"{publisher}\"]\n");
     let times = "not_before = \"2026-11-01T00:00:00Z\"\nnot_after = \"2027-05-01T00:00:00Z\"\n";
     let policy =
         format!("{head}{scope}\n[[release]]\nname = \"1\"\n{}{times}[[release]]\nname = \"2\"\n{}", pcrs(1), pcrs(2));
