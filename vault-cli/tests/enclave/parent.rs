@@ -42,6 +42,7 @@ impl Parent {
         let mut command = Command::new(stage.parts.emulator.join("qemu-system-x86_64"));
         command.args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios", "-nodefaults", "-display", "none"]);
         command.args(["-M", "nitro-enclave,vsock=c,id=i-0123-enc4567", "-serial", "null", "-no-reboot"]);
+        command.args(["-global", "virtio-mmio.ioeventfd=off"]); // as `mvault enclave run`
         command.args(["-accel", "tcg", "-cpu", "max", "-m", "1G", "-smp", "2", "-kernel"]);
         command.arg(stage.shop.path(image));
         command.args(["-chardev", &format!("socket,id=c,path={}", socket.display())]);

@@ -113,6 +113,8 @@ impl Machine {
         let machine = "nitro-enclave,vsock=c,id=i-0123456789abcdef0-enc0123456789abcdef,\
                        parent-role=arn:aws:iam::123456789012:role/parent,parent-id=i-0123456789abcdef0";
         command.args(["-M", machine, "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+        // Or the NSM's queue is looked at once unasked; a guest that has put half of a request into it just then is never answered.
+        command.args(["-global", "virtio-mmio.ioeventfd=off"]);
         command.args(match accelerator {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Accelerator::Emulation => ["-accel", "tcg", "-cpu", "max"],
