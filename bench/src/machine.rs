@@ -60,7 +60,7 @@ pub fn in_memory(dir: &Path) -> bool {
 }
 
 fn df(dir: &Path, field: &str) -> Result<String, String> {
-    let runner = Runner { dir: dir.to_owned(), env: Vec::new() };
+    let runner = Runner { dir: dir.to_owned(), env: Vec::new(), cores: None };
     let text = runner.output(&Step::program("df").args(["-B1", &format!("--output={field}")]).args([dir]))?;
     Ok(text.lines().nth(1).unwrap_or_default().trim().to_owned())
 }

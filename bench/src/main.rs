@@ -65,7 +65,7 @@ fn main() {
 }
 
 fn bench(options: &Options) -> Result<(), String> {
-    let runner = Runner { dir: options.dir.clone(), env: Vec::new() };
+    let runner = Runner { dir: options.dir.clone(), env: Vec::new(), cores: None };
     let machine = contenders::describe(&runner, &options.mvault, &options.rage);
     println!("{machine}\n");
     let size = fitting(options.size, &options.dir, 3)?;

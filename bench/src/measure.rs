@@ -4,7 +4,7 @@
 //! process). `peak_anon` is the largest RssAnon of a single process, read every 5 ms: memory the process asked for,
 //! without the page cache and without mapped files.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,8 @@ pub struct Runner {
     pub dir: PathBuf,
     /// More of the environment.
     pub env: Vec<(&'static str, String)>,
+    /// The processors that everything runs on, as taskset(1) lists them; all by default.
+    pub cores: Option<String>,
 }
 
 impl Runner {
@@ -79,7 +81,7 @@ impl Runner {
             None => Stdio::null(),
         };
         let stderr = File::create(&errors).map_err(|e| format!("{}: {e}", errors.display()))?;
-        let mut command = Command::new(&step.program);
+        let mut command = on_cores(self.cores.as_deref(), &step.program);
         command.args(&step.args).current_dir(&self.dir).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "GNUPGHOME"] {
             command.env(variable, &self.dir);
@@ -114,6 +116,14 @@ impl Runner {
         self.run(&step.clone().stdout(&path))?;
         std::fs::read_to_string(&path).map_err(|e| e.to_string())
     }
+}
+
+/// A command that runs on these processors alone.
+pub fn on_cores(cores: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(cores) = cores else { return Command::new(program) };
+    let mut command = Command::new("taskset"); // it becomes the program: the process is the same
+    command.args(["-c", cores]).arg(program);
+    command
 }
 
 /// The largest RssAnon of a process until `done`.

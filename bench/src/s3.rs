@@ -1,8 +1,10 @@
 //! `mvault-bench s3`: push and pull beside raw uploaders and downloaders and beside encrypted rivals, on one server.
 //!
 //! The server is SeaweedFS, started for this run with its data in the bench's folder. It spends some 9 CPU seconds a GiB
-//! on an upload whatever the client does, so on few cores it bounds every put: client CPU stands beside each rate, and a
-//! second run of the fastest on a server that costs nothing (`null-s3`) shows the clients' own limits.
+//! on an upload whatever the client does, so on few cores it bounds every put: client CPU stands beside each rate. Where
+//! clients and server share the processors, what a client needs is what the server lacks; so the fastest run a second time
+//! with half of them for the server and half for the client, as if the server were another machine, and a third time on a
+//! server that costs nothing (`null-s3`), which shows the clients' own limits.
 //! As in the other bench: contenders take turns, the order turns each round, medians are shown.
 
 mod contenders;
@@ -51,7 +53,7 @@ pub fn main(args: impl Iterator<Item = String>) -> i32 {
 }
 
 fn bench(options: &Options) -> Result<(), String> {
-    let runner = Runner { dir: options.dir.clone(), env: servers::environment() };
+    let mut runner = Runner { dir: options.dir.clone(), env: servers::environment(), cores: None };
     let machine = contenders::describe(&runner, options);
     println!("{machine}\n");
     // At once there may be the source, what is stored of it (on the null sink: of each contender), and what was read.
@@ -60,10 +62,20 @@ fn bench(options: &Options) -> Result<(), String> {
     let source = options.dir.join("source.bin");
     machine::write_random(&source, size).map_err(|e| format!("{}: {e}", source.display()))?;
     let mut results = Vec::new();
-    for kind in [Kind::Real, Kind::Null] {
-        let mut server: Box<dyn Server> = match kind {
-            Kind::Real => Box::new(Weed::start(&runner, &options.weed)?),
-            Kind::Null => Box::new(NullSink::start(&runner)?),
+    for kind in [Kind::Real, Kind::Apart, Kind::Null] {
+        let halves = halves();
+        runner.cores = None;
+        let mut server: Box<dyn Server> = match (kind, halves) {
+            (Kind::Apart, None) => {
+                println!("One processor: client and server cannot have their own.\n");
+                continue;
+            }
+            (Kind::Apart, Some((servers, clients))) => {
+                runner.cores = Some(clients);
+                Box::new(Weed::start(&runner, &options.weed, Some(&servers))?)
+            }
+            (Kind::Real, _) => Box::new(Weed::start(&runner, &options.weed, None)?),
+            (Kind::Null, _) => Box::new(NullSink::start(&runner)?),
         };
         eprintln!("bench: {} to {} and back, {} rounds", machine::size(size), server.name(), options.rounds);
         let case = rounds::Case { kind, source: source.clone(), bytes: size, rounds: options.rounds };
@@ -84,8 +96,17 @@ fn bench(options: &Options) -> Result<(), String> {
 pub enum Kind {
     /// SeaweedFS; everyone.
     Real,
+    /// SeaweedFS on processors of its own; mvault and the fastest raw clients.
+    Apart,
     /// null-s3; mvault and the raw clients that may be faster than a real server.
     Null,
+}
+
+/// Half of the processors for the server, the others for clients.
+fn halves() -> Option<(String, String)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let half = cores / 2;
+    (half > 0).then(|| (format!("0-{}", half - 1), format!("{half}-{}", cores - 1)))
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {

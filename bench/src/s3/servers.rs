@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::machine;
-use crate::measure::{Runner, Step};
+use crate::measure::{Runner, Step, on_cores};
 
 /// The bucket that everyone uses.
 pub const BUCKET: &str = "bench";
@@ -61,14 +61,18 @@ pub struct Weed {
     url: String,
     master: u16,
     data: PathBuf,
+    apart: bool,
 }
 
 impl Weed {
-    /// Starts it and waits until it takes an object.
-    pub fn start(runner: &Runner, program: &Path) -> Result<Self, String> {
+    /// Starts it, on these processors alone if they are named, and waits until it takes an object.
+    pub fn start(runner: &Runner, program: &Path, cores: Option<&str>) -> Result<Self, String> {
         let dir = runner.dir.join("weed");
         let data = dir.join("data");
         let io = |e: std::io::Error| format!("{}: {e}", dir.display());
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(io)?; // of an earlier one, which has ended
+        }
         fs::create_dir_all(&data).map_err(io)?;
         let identity = serde_json::json!({ "identities": [{
             "name": "bench",
@@ -80,7 +84,7 @@ impl Weed {
         let log = File::create(dir.join("log")).map_err(io)?;
         let names = ["master", "volume", "filer", "s3"];
         let ports = free_ports(names.len() * 2).map_err(io)?;
-        let mut command = Command::new(program);
+        let mut command = on_cores(cores, program);
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=1024", "-volume.max=100"]);
         command.arg(format!("-dir={}", data.display())).arg(format!("-s3.config={}", config.display()));
@@ -93,7 +97,8 @@ impl Weed {
         command.stderr(log.try_clone().map_err(io)?).stdout(log);
         let process = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
         let (master, s3) = (ports.first().copied().unwrap_or(0), ports.get(6).copied().unwrap_or(0));
-        let server = Self { process: Process(process), url: format!("http://127.0.0.1:{s3}"), master, data };
+        let apart = cores.is_some();
+        let server = Self { process: Process(process), url: format!("http://127.0.0.1:{s3}"), master, data, apart };
         server.wait(runner)?;
         Ok(server)
     }
@@ -114,7 +119,7 @@ impl Weed {
 
 impl Server for Weed {
     fn name(&self) -> &'static str {
-        "SeaweedFS"
+        if self.apart { "SeaweedFS on processors of its own" } else { "SeaweedFS" }
     }
 
     fn url(&self) -> &str {

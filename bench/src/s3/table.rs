@@ -84,7 +84,7 @@ fn targets(results: &[CaseResult]) -> Vec<Target> {
     for result in results {
         for (task, verb) in [(Task::Put, "push"), (Task::Get, "pull")] {
             let server = result.server;
-            if result.kind == Kind::Real {
+            if result.kind != Kind::Null {
                 let (name, got) = best_raw(result, task).map_or(("none ran", None), |(name, got)| (name, Some(got)));
                 let what = format!("{verb} on {server}, against the best raw client ({name})");
                 targets.push(Target { what, wanted: 0.9, got });
