@@ -45,6 +45,7 @@ impl Postgres {
         let mut server = program(&bin, "postgres", user.as_deref());
         server.arg("-D").arg(&data).arg("-k").arg(&socket);
         server.args(["-c", "listen_addresses=", "-c", "max_connections=50", "-c", "shared_buffers=16MB"]);
+        server.args(["-c", "dynamic_shared_memory_type=mmap"]); // in its folder: a killed server leaves nothing in /dev/shm
         let process = Mutex::new(Process::new(folder, server, Vec::new()));
         let cluster = Self { socket, process, bin };
         cluster.restart();
