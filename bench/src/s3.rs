@@ -102,11 +102,20 @@ pub enum Kind {
     Null,
 }
 
-/// Half of the processors for the server, the others for clients.
+/// Half of the processors for the server, the others for clients: of those that this process may use (proc(5):
+/// Cpus_allowed_list), which need not be the first ones. `None` if there is one.
 fn halves() -> Option<(String, String)> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let half = cores / 2;
-    (half > 0).then(|| (format!("0-{}", half - 1), format!("{half}-{}", cores - 1)))
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let mut cores: Vec<u32> = Vec::new();
+    for range in allowed.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        cores.extend(first..=last);
+    }
+    let (servers, clients) = cores.split_at(cores.len() / 2);
+    let text = |cores: &[u32]| cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    (!servers.is_empty()).then(|| (text(servers), text(clients)))
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
