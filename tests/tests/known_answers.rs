@@ -52,7 +52,10 @@ fn aes_256_gcm_wycheproof() {
             assert_eq!(opened.is_ok(), valid, "{engine}: {} {}", test.tc_id, test.comment);
             if valid {
                 assert_eq!(plain, test.pt[..], "{engine}: {}", test.tc_id);
+                let mut sealed = vec![0; plain.len() + 16];
+                key.seal_into(nonce, &test.aad, &plain, &mut sealed);
                 let tag = key.seal(nonce, &test.aad, &mut plain);
+                assert_eq!(sealed, [plain.as_slice(), &tag].concat());
                 assert_eq!((plain, &tag[..]), (test.ct.to_vec(), &test.tag[..]), "{engine}: {}", test.tc_id);
             } else {
                 assert!(plain.iter().all(|b| *b == 0), "{engine}: {} left plaintext", test.tc_id);

@@ -129,6 +129,23 @@ impl AeadKey {
         tag
     }
 
+    /// Encrypts `plain` into `sealed` (ciphertext || tag), 16 bytes longer. `(key, nonce)` must never be used twice.
+    ///
+    /// # Panics
+    /// If `sealed` has another length, or is longer than AES-GCM allows.
+    pub fn seal_into(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plain: &[u8], sealed: &mut [u8]) {
+        assert_eq!(sealed.len(), plain.len() + TAG_LEN);
+        if let Inner::AwsLc(key) = &self.0 {
+            // A copy less: what is "extra" to it is read from where it is.
+            let nonce = lc::Nonce::assume_unique_for_key(nonce);
+            let done = key.seal_in_place_scatter(nonce, lc::Aad::from(aad), &mut [], plain, sealed);
+            return done.expect("a chunk is shorter than 64 GiB");
+        }
+        let (text, tag) = sealed.split_at_mut(plain.len());
+        text.copy_from_slice(plain);
+        tag.copy_from_slice(&self.seal(nonce, aad, text));
+    }
+
     /// Verifies `sealed` (ciphertext || tag) and decrypts it into `plain`, 16 bytes shorter.
     /// On failure `plain` is all zero.
     pub fn open(

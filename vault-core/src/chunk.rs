@@ -17,13 +17,10 @@ impl<'a> ChunkCipher<'a> {
         Self { schedule, engine, segment: None }
     }
 
-    /// Appends chunk `i`, sealed, to `out`.
-    pub(crate) fn seal(&mut self, i: u64, plain: &[u8], out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(plain);
+    /// Seals chunk `i` into `sealed`, [`TAG_LEN`] longer than `plain`.
+    pub(crate) fn seal(&mut self, i: u64, plain: &[u8], sealed: &mut [u8]) {
         let (key, nonce) = self.key(i);
-        let tag = key.seal(nonce, b"", out.get_mut(start..).unwrap_or_default());
-        out.extend_from_slice(&tag);
+        key.seal_into(nonce, b"", plain, sealed);
     }
 
     /// Opens chunk `i` into `plain`, [`TAG_LEN`] shorter than `sealed` `[F-25]`.

@@ -290,7 +290,6 @@ impl<'o> Sealing<'_, '_, 'o> {
             if absorbed.is_none() {
                 return;
             }
-            sealed.clear();
             let leaves = self.seal_chunks(&mut cipher, batch.first_chunk, &batch.plain, &mut sealed);
             if self.emit(ticket, batch.first_chunk, &mut sealed, &leaves).is_none() {
                 return;
@@ -298,7 +297,8 @@ impl<'o> Sealing<'_, '_, 'o> {
         }
     }
 
-    /// Seals full chunks (and a short last one) into `sealed`; their leaves if somebody asks for them.
+    /// Seals full chunks (and a short last one) into `sealed`, in place of what is there; their leaves if somebody asks
+    /// for them.
     fn seal_chunks(
         &self,
         cipher: &mut ChunkCipher<'_>,
@@ -306,14 +306,15 @@ impl<'o> Sealing<'_, '_, 'o> {
         plain: &[u8],
         sealed: &mut Vec<u8>,
     ) -> Vec<([u8; 32], usize)> {
-        let mut leaves = Vec::new();
-        sealed.reserve_exact(plain.len() + TAG_LEN * plain.len().div_ceil(self.source.chunking().plain()));
-        for (i, chunk) in (first..).zip(plain.chunks(self.source.chunking().plain())) {
-            let start = sealed.len();
-            cipher.seal(i, chunk, sealed);
+        let (mut leaves, chunking) = (Vec::new(), self.source.chunking());
+        let len = plain.len() + TAG_LEN * plain.len().div_ceil(chunking.plain());
+        sealed.reserve_exact(len.saturating_sub(sealed.len()));
+        sealed.resize(len, 0);
+        let chunks = plain.chunks(chunking.plain()).zip(sealed.chunks_mut(chunking.sealed()));
+        for (i, (plain, sealed)) in (first..).zip(chunks) {
+            cipher.seal(i, plain, sealed);
             if self.options.wants_leaves() {
-                let chunk = sealed.get(start..).unwrap_or_default();
-                leaves.push((blake3::hash(chunk).into(), chunk.len()));
+                leaves.push((blake3::hash(sealed).into(), sealed.len()));
             }
         }
         leaves
@@ -378,11 +379,11 @@ impl<'o> Sealing<'_, '_, 'o> {
         let mut sealed = Vec::with_capacity(plain.len() + 16 * (plain.len() / chunk + 2));
         let mut leaves = self.seal_chunks(&mut cipher, batch.first_chunk, &plain, &mut sealed);
         if plain.len().is_multiple_of(chunk) {
-            let start = sealed.len();
-            cipher.seal(chunks - 1, b"", &mut sealed);
-            let last = sealed.get(start..).unwrap_or_default();
+            let mut last = [0; TAG_LEN];
+            cipher.seal(chunks - 1, b"", &mut last);
+            sealed.extend_from_slice(&last);
             if self.options.wants_leaves() {
-                leaves.push((blake3::hash(last).into(), last.len()));
+                leaves.push((blake3::hash(&last).into(), last.len()));
             }
         }
         let len = sealed.len();

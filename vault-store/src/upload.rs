@@ -4,7 +4,7 @@
 //!
 //! Workers write whole chunks, so that digests are made of a piece while it is in the worker's cache. Parts are taken into memory in ascending order, so the lowest unfinished part can always be filled: no deadlock.
 
-use crate::body::{Body, Pool};
+use crate::body::{Body, Gathering, Pool};
 use crate::error::{Cause, Result, StoreError};
 use crate::plan::{MAX_PARTS, Plan};
 use crate::record::Record;
@@ -125,26 +125,20 @@ struct Engine<'a> {
     ready: Condvar,
 }
 
-/// Some of a part, as a worker wrote it.
-struct Piece {
-    data: Bytes,
-    /// BLAKE3 of each chunk and its length.
-    leaves: Vec<Leaf>,
-}
-
+/// BLAKE3 of a chunk and its length.
 type Leaf = ([u8; 32], usize);
 
-/// A part that is not whole yet, or the last one: pieces by where they are in it.
+/// A part that is not whole yet, or the last one: what workers wrote of it, and the leaves by where they are in it.
 #[derive(Default)]
 struct Filling {
-    pieces: BTreeMap<usize, Piece>,
-    filled: usize,
+    body: Gathering,
+    leaves: BTreeMap<usize, Vec<Leaf>>,
 }
 
 /// A part that can be sent.
 #[derive(Default)]
 struct Ready {
-    pieces: Vec<Bytes>,
+    body: Body,
     leaves: Vec<Leaf>,
 }
 
@@ -241,11 +235,10 @@ impl<'a> Engine<'a> {
             return Err(self.error("UploadPart", Cause::Other, "more than 10,000 parts: too large for a piped upload"));
         }
         let (offset, _) = self.sending.plan.part(number);
-        let (end, filled) = (offset + (at + data.len()) as u64, data.len());
+        let end = offset + (at + data.len()) as u64;
         debug_assert!(at.is_multiple_of(self.sending.plan.chunk()));
         let leaf = |c: &[u8]| (*blake3::hash(c).as_bytes(), c.len());
         let leaves = data.chunks(self.sending.plan.chunk()).map(leaf).collect();
-        let piece = Piece { data, leaves };
         let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
@@ -265,9 +258,9 @@ impl<'a> Engine<'a> {
         }
         state.end = state.end.max(end);
         if let Some(part) = state.filling.get_mut(&number) {
-            part.pieces.insert(at, piece);
-            part.filled += filled;
-            if part.filled == size
+            part.body.add(at as u64, data);
+            part.leaves.insert(at, leaves);
+            if part.body.gathered() == size as u64
                 && let Some(part) = state.filling.remove(&number)
             {
                 state.ready.push_back((number, part.ready()));
@@ -292,8 +285,8 @@ impl<'a> Engine<'a> {
 
     fn last_part(state: &mut State, plan: Plan) {
         if let Some((number, part)) = state.filling.pop_first() {
-            debug_assert_eq!(plan.part(number).0 + part.filled as u64, state.end);
-            if part.filled > 0 {
+            debug_assert_eq!(plan.part(number).0 + part.body.gathered(), state.end);
+            if part.body.gathered() > 0 {
                 state.ready.push_back((number, part.ready()));
             }
         }
@@ -329,9 +322,9 @@ impl<'a> Engine<'a> {
     }
 
     /// Sends one part, or finds that the store has it.
-    fn send(&self, number: u32, Ready { pieces, leaves }: Ready) -> Result<(Part, bool)> {
+    fn send(&self, number: u32, Ready { body, leaves }: Ready) -> Result<(Part, bool)> {
         let (offset, _) = self.sending.plan.part(number);
-        let (body, digest) = (Body::new(pieces), self.digest(number, leaves));
+        let digest = self.digest(number, leaves);
         if self.whole.is_some() {
             return self.compared(number, offset, &body, &digest);
         }
@@ -430,8 +423,8 @@ impl<'a> Engine<'a> {
         if state.upload.is_none() {
             let part = state.filling.pop_first().map(|(_, part)| part.ready());
             drop(state);
-            let Ready { pieces, leaves } = part.unwrap_or_default();
-            let (body, digest) = (Body::new(pieces), self.digest(1, leaves));
+            let Ready { body, leaves } = part.unwrap_or_default();
+            let digest = self.digest(1, leaves);
             self.recorded(0, body.len(), &digest)?;
             self.sending.store.put(self.sending.key, body.joined())?;
             (self.sending.progress)(body.len());
@@ -451,18 +444,14 @@ impl<'a> Engine<'a> {
 
 impl Filling {
     fn ready(self) -> Ready {
-        let mut ready = Ready::default();
-        for piece in self.pieces.into_values() {
-            ready.pieces.push(piece.data);
-            ready.leaves.extend(piece.leaves);
-        }
-        ready
+        Ready { body: self.body.done(), leaves: self.leaves.into_values().flatten().collect() }
     }
 }
 
 impl WriteAt for Engine<'_> {
     fn write_all_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
         let mut buffer = self.pool.take();
+        buffer.clear();
         buffer.extend_from_slice(data);
         self.write_owned_at(buffer, offset).map(drop)
     }
