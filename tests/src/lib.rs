@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)] // tests: a panic is the report
 
+pub mod arriving;
 pub mod artifact;
 pub mod asker;
 pub mod canned;

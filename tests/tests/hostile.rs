@@ -10,6 +10,7 @@ mod hostile {
     pub mod payload;
 }
 
+use mvault_tests::arriving::open_coming;
 use mvault_tests::artifact::{open_file, open_streaming, read_ranges};
 use mvault_tests::forge::content::Content;
 use mvault_tests::forge::{KeyFile, Parts};
@@ -126,6 +127,10 @@ impl Corpus {
         let file = self.measured(heap, &name, || open_file(bytes, &identities, &victim.signers).0.map(|_| ()));
         if let Some(result) = file {
             self.check(&format!("{name}, file"), victim, rules, result.err());
+        }
+        let any_order = |bytes| open_coming(bytes, &identities, &victim.signers, |_| {}).0.map(|_| ());
+        if let Some(result) = self.measured(heap, &name, || any_order(bytes)) {
+            self.check(&format!("{name}, any order"), victim, rules, result.err());
         }
         match self.measured(heap, &name, || read_ranges(bytes, &identities, 3001)) {
             Some(Ok(files)) => {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // tests: a panic is the report
 
+use mvault_tests::arriving::open_coming;
 use mvault_tests::artifact::{identity, open_file, open_streaming, options, read_ranges, seal_files, seal_stream};
 use mvault_tests::noise;
 use proptest::prelude::*;
@@ -22,6 +23,9 @@ fn check(files: &[(&str, &[u8])], sealed: &[u8], key: &dyn Identity) {
     assert_eq!(streamed.released, whole);
     let (result, opened) = open_file(sealed, &[key], &[]);
     result.unwrap();
+    let (result, came) = open_coming(sealed, &[key], &[], |_| {});
+    result.unwrap();
+    assert_eq!(came, opened);
     let ranges = read_ranges(sealed, &[key], 5003).unwrap();
     for (i, (path, data)) in files.iter().enumerate() {
         assert_eq!((opened[i].0.as_str(), opened[i].1.as_slice()), (*path, *data));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)] // tests: a panic is the report
 
+use mvault_tests::arriving::open_coming;
 use mvault_tests::artifact::{BrokerSeed, DataKey, open_file, open_streaming, read_ranges};
 use mvault_tests::vector::{Vector, folder, made, sha256, stored};
 use std::collections::BTreeSet;
@@ -75,17 +76,20 @@ fn complaints(vector: &Vector) -> Vec<String> {
         wrong.push(format!("stream: released {released}, not {}", vector.one("released")));
     }
     let (file, files) = open_file(&vector.artifact, &identities, &reader.signers);
+    let (coming, came) = open_coming(&vector.artifact, &identities, &reader.signers, |_| {});
+    let came = summary(came.iter().map(|(p, d)| (p.as_str(), d.as_slice())));
     let files = summary(files.iter().map(|(p, d)| (p.as_str(), d.as_slice())));
     let ranges = read_ranges(&vector.artifact, &identities, 1000);
     if !vector.opens() {
         wrong.extend(refusal(vector, "stream", streamed.result.as_ref().err()));
         wrong.extend(refusal(vector, "file", file.as_ref().err()));
+        wrong.extend(refusal(vector, "any order", coming.as_ref().err()));
         if ranges.is_err() || !vector.rules().iter().any(|r| NOT_OF_RANGES.contains(r)) {
             wrong.extend(refusal(vector, "ranges", ranges.as_ref().err()));
         }
         return wrong;
     }
-    for (how, result) in [("stream", &streamed.result), ("file", &file)] {
+    for (how, result) in [("stream", &streamed.result), ("file", &file), ("any order", &coming)] {
         match result {
             Err(error) => wrong.push(format!("{how}: {error}")),
             Ok(verified) => {
@@ -104,8 +108,10 @@ fn complaints(vector: &Vector) -> Vec<String> {
         }
         Ok(_) => {}
     }
-    if files != entries {
-        wrong.push(format!("file: entries {files:?}"));
+    for (how, files) in [("file", files), ("any order", came)] {
+        if files != entries {
+            wrong.push(format!("{how}: entries {files:?}"));
+        }
     }
     wrong
 }

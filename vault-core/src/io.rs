@@ -34,12 +34,31 @@ pub trait ReadAt: Sync {
         None
     }
 
+    /// The same bytes as they come, for who takes them in any order: in ranges that start at multiples of `run`. `None`
+    /// if they do not come by themselves; then they are read.
+    fn arriving(&self, run: u64) -> Option<Box<dyn Arriving + '_>> {
+        let _ = run;
+        None
+    }
+
     /// What was read at `offset` did not verify. True if reading it again may give other bytes: what came over a
     /// network is then fetched anew, once for every call.
     fn forget(&self, offset: u64, len: u64) -> bool {
         let _ = (offset, len);
         false
     }
+}
+
+/// Bytes on their way over a network, each once, to several threads.
+pub trait Arriving: Sync {
+    /// One thread's share of them. It comes on that thread.
+    fn receive(&self) -> io::Result<Box<dyn Arrivals + '_>>;
+}
+
+/// Ranges of bytes that come side by side, each front to back.
+pub trait Arrivals {
+    /// What has come next, and where it starts; waits for it. `None` after the last.
+    fn next(&mut self) -> io::Result<Option<(u64, &[u8])>>;
 }
 
 /// Bytes in memory that are shared, and that nobody changes while they are.

@@ -37,7 +37,7 @@ struct Span {
 }
 
 /// One piece of a plaintext range.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Bytes of the table block.
     Table,
@@ -96,12 +96,16 @@ impl Layout {
         Some((last.offset + last.size?).next_multiple_of(ALIGN))
     }
 
+    /// The first entry that ends after `at`.
+    pub(crate) fn index(&self, at: u64) -> usize {
+        self.spans.partition_point(|s| s.size.is_some_and(|n| s.offset + n <= at))
+    }
+
     /// Cuts a plaintext range into parts, in order.
     pub(crate) fn parts(&self, range: Range<u64>) -> Vec<(Part, Range<u64>)> {
         let mut parts = Vec::new();
         let mut at = range.start;
-        // Index of the first entry that ends after `at`.
-        let mut index = self.spans.partition_point(|s| s.size.is_some_and(|n| s.offset + n <= at));
+        let mut index = self.index(at);
         while at < range.end {
             let (part, until) = if at < self.table_block {
                 (Part::Table, self.table_block)

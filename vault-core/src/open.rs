@@ -1,9 +1,11 @@
 //! Opening: whole artifacts, front to back or from any offset. FORMAT.md sections 5 to 8.
 //!
 //! Workers read and open batches of chunks and hash what they hold; in turn the results are compared,
-//! released and counted. The first chunk that fails stops all; what is released before is exactly the
-//! verified chunks in front of it.
+//! released and counted. The first chunk that fails stops all; what is released in order before is exactly the
+//! verified chunks in front of it. What comes over a network is opened in any order where none is needed
+//! (`open/arriving.rs`).
 
+mod arriving;
 mod judge;
 mod range;
 mod source;
@@ -20,7 +22,9 @@ use crate::io::Input;
 use crate::manifest::Manifest;
 use crate::seal::lock;
 use crate::signature::{PayloadHasher, PublisherPublicKey};
-use judge::{Judge, Plan};
+pub use source::run_len;
+
+use judge::{Judge, Pieces, Plain, Plan};
 use source::{Batch, Source};
 use std::sync::{Mutex, PoisonError};
 
@@ -134,6 +138,7 @@ pub fn open(
         Release::Ordered(ordered) => (None, Some(ordered)),
     };
     let plan = Plan::new(table, known_size, files)?;
+    let unordered = if ordered.is_none() && !plan.needs_order() { source.arriving() } else { None };
     let opening = Opening {
         gate: Gate::default(),
         chunking,
@@ -145,7 +150,10 @@ pub fn open(
         judge: Mutex::new(Judge::new(&plan, ordered)?),
         plan: &plan,
     };
-    opening.gate.run(options.threads, &|| opening.worker())?;
+    match unordered {
+        Some(unordered) => arriving::open(&opening, &unordered)?,
+        None => opening.gate.run(options.threads, &|| opening.worker())?,
+    }
     let payload = opening.payload.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let judge = opening.judge.into_inner().unwrap_or_else(PoisonError::into_inner);
     let manifest = judge.finish(|manifest| {
@@ -181,6 +189,16 @@ struct Opening<'a, 'i, 's> {
     judge: Mutex<Judge<'a, 's>>,
 }
 
+/// What became of a batch.
+struct Outcome<'b> {
+    plain: Plain<'b>,
+    pieces: Result<Pieces>,
+    /// Whether every chunk of it verified.
+    opened: Result<()>,
+    leaves: Vec<([u8; 32], usize)>,
+    sealed: usize,
+}
+
 impl Opening<'_, '_, '_> {
     fn worker(&self) {
         let mut cipher = ChunkCipher::new(self.header.schedule(), self.options.engine);
@@ -196,19 +214,25 @@ impl Opening<'_, '_, '_> {
             };
             let leaves = self.leaves(&batch);
             let start = batch.first_chunk * self.chunking.plain() as u64;
-            let pieces = self.plan.process(start, &batch.plain);
-            let passed = self.gate.in_turn(Lane::Plain, ticket, || {
-                let mut judge = lock(&self.judge);
-                judge.accept(start, &batch.plain, pieces?)?;
-                opened?; // what was verified in front of a failing chunk has been released
-                self.count(&leaves, batch.sealed.len());
-                (self.options.progress)(batch.plain.len() as u64);
-                Ok(())
-            });
+            let written = self.plan.write_out(start, &batch.plain);
+            let pieces = written.map(|()| self.plan.hash(start, &batch.plain));
+            let sealed = batch.sealed.len();
+            let outcome = Outcome { plain: Plain::all(start, &batch.plain), pieces, opened, leaves, sealed };
+            let passed = self.gate.in_turn(Lane::Plain, ticket, || self.settle(outcome));
             if passed.is_none() || batch.last {
                 return;
             }
         }
+    }
+
+    /// In order, one at a time.
+    fn settle(&self, outcome: Outcome<'_>) -> Result<()> {
+        let Outcome { plain, pieces, opened, leaves, sealed } = outcome;
+        lock(&self.judge).accept(&plain, pieces?)?;
+        opened?; // what was verified in front of a failing chunk has been released
+        self.count(&leaves, sealed);
+        (self.options.progress)(plain.range.end - plain.range.start);
+        Ok(())
     }
 
     /// Opens the batch; if a chunk does not verify and the source can fetch it anew, once more: what a network

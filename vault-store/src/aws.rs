@@ -151,6 +151,13 @@ impl Aws {
         }
     }
 
+    /// Another client's transport, whose connections belong to the thread that uses it, and a runtime for them.
+    pub fn alone(&self) -> Result<(aws_sdk_s3::config::Builder, tokio::runtime::Runtime)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StoreError::io("start", "network threads"))?;
+        Ok((self.s3().http_client(client(&self.options)?), runtime))
+    }
+
     /// What every client gets: requests over plain http leave only for this machine.
     fn guard(&self) -> PlainHttpGuard {
         PlainHttpGuard { allowed: self.options.dangerous_plain_http }

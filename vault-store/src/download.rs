@@ -1,17 +1,53 @@
 //! The receiving half of the transfer engine: a payload as [`ReadAt`], fetched ahead in several ranges at once while
 //! vault-core reads it front to back. Blocks that were read are let go; what is asked for out of order is fetched by
-//! itself. Everything here is ciphertext.
+//! itself. Where vault-core needs no order, what comes goes through [`crate::arrivals`]. Everything here is ciphertext.
 
+use crate::arrivals::Arriving;
 use crate::error::{Result, StoreError};
 use crate::spool::Spool;
 use crate::store::Store;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use vault_core::io::{Lent, ReadAt};
+use vault_core::geometry::Chunking;
+use vault_core::io::{Arriving as Unordered, Lent, ReadAt};
+use vault_core::open::run_len;
 
-/// Bytes of a range.
-pub const BLOCK: u64 = 16 << 20;
+/// Most bytes of a block, unless a chunk is larger.
+const BLOCK: u64 = 16 << 20;
+
+/// How a payload is cut for the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// Bytes that are opened at a time: whole chunks.
+    pub(crate) run: u64,
+    /// Bytes that are fetched or kept at a time: whole runs.
+    pub(crate) block: u64,
+}
+
+impl Cut {
+    /// For chunks of `chunk_size` bytes of plaintext.
+    pub fn of(chunk_size: u32) -> Self {
+        let run = run_len(Chunking::new(chunk_size));
+        Self { run, block: run * (BLOCK / run).max(1) }
+    }
+}
+
+/// The first run of the payload under `key`, and the payload's size in bytes.
+pub fn front(store: &dyn Store, key: &str, cut: Cut) -> Result<(Vec<u8>, u64)> {
+    let mut front = Vec::new();
+    let fetched = store.fetch(key, 0..cut.run, &mut |data| {
+        front.extend_from_slice(data);
+        Ok(())
+    });
+    match fetched {
+        Err(e) if e.status == Some(416) => Ok((Vec::new(), store.head(key)?.size)), // nothing is in it
+        fetched => Ok((front, fetched?)),
+    }
+}
+
 /// Ranges under way at once.
 const AT_ONCE: usize = 4;
 /// Bytes that workers may be behind the foremost one.
@@ -22,19 +58,27 @@ pub struct Download<'a> {
     store: &'a dyn Store,
     key: &'a str,
     size: u64,
+    cut: Cut,
+    readers: usize,
     /// Blocks that are kept behind the foremost reader.
     behind: u64,
     spool: Option<&'a Spool>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Bytes that came in no order.
+    arrived: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
+    /// The first run, until somebody reads in order.
+    front: Option<Bytes>,
+    /// Fetch ahead.
+    ordered: bool,
     /// Blocks before this one were asked for.
     asked: u64,
     /// The foremost block that was read.
-    front: u64,
+    foremost: u64,
     coming: BTreeSet<u64>,
     here: BTreeMap<u64, Arc<Vec<u8>>>,
     spare: Vec<Vec<u8>>,
@@ -45,11 +89,39 @@ struct State {
 }
 
 impl<'a> Download<'a> {
-    /// The payload of `size` bytes under `key`, to be read by `readers` threads.
-    pub fn new(store: &'a dyn Store, key: &'a str, size: u64, readers: usize, spool: Option<&'a Spool>) -> Self {
-        let behind = 1 + (readers as u64 * BEHIND).div_ceil(BLOCK);
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { store, key, size, behind, spool, state, changed }
+    /// The payload of `size` bytes under `key`, to be read in order by `readers` threads.
+    pub fn new(
+        store: &'a dyn Store,
+        key: &'a str,
+        size: u64,
+        cut: Cut,
+        readers: usize,
+        spool: Option<&'a Spool>,
+    ) -> Self {
+        let behind = 1 + (readers as u64 * BEHIND).div_ceil(cut.block);
+        let state = Mutex::new(State { ordered: true, ..State::default() });
+        Self {
+            store,
+            key,
+            size,
+            cut,
+            readers,
+            behind,
+            spool,
+            state,
+            changed: Condvar::new(),
+            arrived: AtomicU64::new(0),
+        }
+    }
+
+    /// The same, to be read in any order if the reader wants to; [`front`] is its first run.
+    #[must_use]
+    pub fn in_any_order(self, front: Vec<u8>) -> Self {
+        let mut state = self.lock();
+        state.ordered = false;
+        state.front = Some(front.into());
+        drop(state);
+        self
     }
 
     /// Runs `read`, which reads the payload, while ranges are fetched ahead of it.
@@ -73,11 +145,11 @@ impl<'a> Download<'a> {
     /// Bytes that came from the store, and bytes that an interrupted pull had left here.
     pub fn counts(&self) -> (u64, u64) {
         let state = self.lock();
-        (state.fetched, state.reused)
+        (state.fetched + self.arrived.load(Ordering::Relaxed), state.reused)
     }
 
     fn blocks(&self) -> u64 {
-        self.size.div_ceil(BLOCK)
+        self.size.div_ceil(self.cut.block)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +164,7 @@ impl<'a> Download<'a> {
                 if state.closed || state.failure.is_some() || state.asked >= self.blocks() {
                     return;
                 }
-                if state.asked < state.front + 1 + AT_ONCE as u64 {
+                if state.ordered && state.asked < state.foremost + 1 + AT_ONCE as u64 {
                     break state.asked;
                 }
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +177,7 @@ impl<'a> Download<'a> {
             let mut state = self.lock();
             state.coming.remove(&block);
             match fetched {
-                Ok(_) if state.front > block + self.behind => state.spare.push(buffer),
+                Ok(_) if state.foremost > block + self.behind => state.spare.push(buffer),
                 Ok(reused) => {
                     *(if reused { &mut state.reused } else { &mut state.fetched }) += buffer.len() as u64;
                     state.here.insert(block, Arc::new(buffer));
@@ -120,8 +192,8 @@ impl<'a> Download<'a> {
 
     /// One block, from the spool of an interrupted pull or from the store; true if from the spool.
     fn block(&self, block: u64, buffer: &mut Vec<u8>) -> Result<bool> {
-        let start = block * BLOCK;
-        let len = usize::try_from(BLOCK.min(self.size - start)).unwrap_or_default();
+        let start = block * self.cut.block;
+        let len = usize::try_from(self.cut.block.min(self.size - start)).unwrap_or_default();
         if let Some(spool) = self.spool.filter(|s| s.has(block)) {
             buffer.resize(len, 0);
             if spool.read(block, buffer) {
@@ -168,7 +240,7 @@ impl<'a> Download<'a> {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            let expected = state.coming.contains(&block) || (block >= state.asked && block <= state.front + 1);
+            let expected = state.coming.contains(&block) || (block >= state.asked && block <= state.foremost + 1);
             if !expected || state.closed {
                 return Ok(None);
             }
@@ -176,12 +248,27 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// What is here of the front, as long as nobody reads in order.
+    fn unordered(&self) -> Option<Bytes> {
+        let state = self.lock();
+        state.front.clone().filter(|_| !state.ordered)
+    }
+
+    fn read_in_order(&self) {
+        let mut state = self.lock();
+        if !state.ordered {
+            state.ordered = true;
+            state.front = None;
+            self.changed.notify_all();
+        }
+    }
+
     /// Someone reads in `block`: blocks far behind it are let go.
     fn advance(&self, state: &mut State, block: u64) {
-        if block <= state.front {
+        if block <= state.foremost {
             return;
         }
-        state.front = block;
+        state.foremost = block;
         let keep = block.saturating_sub(self.behind);
         while let Some(entry) = state.here.first_entry().filter(|e| *e.key() < keep) {
             // What somebody still reads is let go by whoever reads it.
@@ -198,11 +285,19 @@ impl ReadAt for Download<'_> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if let Some(front) = self.unordered() {
+            let inside = usize::try_from(offset).ok().and_then(|from| front.get(from..from.checked_add(buf.len())?));
+            match inside {
+                Some(data) => buf.copy_from_slice(data),
+                None => self.fetch(buf, offset)?,
+            }
+            return Ok(());
+        }
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
-            let (block, inside) = (at / BLOCK, usize::try_from(at % BLOCK).unwrap_or_default());
-            let room = usize::try_from(BLOCK).unwrap_or(usize::MAX) - inside;
+            let (block, inside) = (at / self.cut.block, usize::try_from(at % self.cut.block).unwrap_or_default());
+            let room = usize::try_from(self.cut.block).unwrap_or(usize::MAX) - inside;
             let end = (done + room).min(buf.len());
             let Some(into) = buf.get_mut(done..end) else { break };
             let here = self.here(block)?;
@@ -216,16 +311,33 @@ impl ReadAt for Download<'_> {
     }
 
     fn lend(&self, offset: u64, len: usize) -> Option<Lent> {
-        let (block, inside) = (offset / BLOCK, usize::try_from(offset % BLOCK).ok()?);
-        let within = inside + len <= usize::try_from(BLOCK).ok()? && offset + len as u64 <= self.size;
+        self.read_in_order();
+        let (block, inside) = (offset / self.cut.block, usize::try_from(offset % self.cut.block).ok()?);
+        let within = inside + len <= usize::try_from(self.cut.block).ok()? && offset + len as u64 <= self.size;
         let data = if within { self.here(block).ok()?? } else { return None };
         Lent::new(data, inside..inside + len)
+    }
+
+    /// Unless somebody reads in order already, or an earlier pull left something.
+    fn arriving(&self, run: u64) -> Option<Box<dyn Unordered + '_>> {
+        let front = self.unordered().filter(|_| run == self.cut.run && self.store.is_remote())?;
+        if self.spool.is_some_and(|s| s.blocks() > 0) {
+            return None;
+        }
+        let front = if front.len() as u64 == run.min(self.size) { front } else { Bytes::new() };
+        let Self { store, key, size, cut, readers, spool, arrived, .. } = self;
+        Some(Box::new(Arriving::new((*store, key, *size), *cut, front, *readers, *spool, arrived)))
     }
 
     /// The blocks it was in are dropped, here and in the spool; the next read asks the store.
     fn forget(&self, offset: u64, len: u64) -> bool {
         let mut state = self.lock();
-        for block in offset / BLOCK..=(offset + len.max(1) - 1) / BLOCK {
+        if let Some(front) = &mut state.front
+            && offset < front.len() as u64
+        {
+            *front = Bytes::new();
+        }
+        for block in offset / self.cut.block..=(offset + len.max(1) - 1) / self.cut.block {
             state.here.remove(&block);
             if let Some(spool) = self.spool {
                 spool.forget(block);

@@ -4,6 +4,7 @@
 //! Everything that comes from a store is untrusted until vault-core has authenticated it. The layout and the
 //! rules of resuming are in `docs/FORMAT.md`, sections 11 and 12.
 
+pub mod arrivals;
 pub mod aws;
 pub mod body;
 pub mod download;

@@ -31,11 +31,22 @@ impl Patience {
 
     /// Whether to try again after `error`; waits if so.
     pub fn again(&mut self, error: &StoreError) -> bool {
-        if !error.is_transient() || Instant::now() + self.pause > self.until {
-            return false;
-        }
-        std::thread::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0));
-        self.pause = (self.pause * 2).min(LONGEST);
+        self.pause(error).map(std::thread::sleep).is_some()
+    }
+
+    /// The same on a thread that has other things to do.
+    pub async fn again_later(&mut self, error: &StoreError) -> bool {
+        let Some(pause) = self.pause(error) else { return false };
+        tokio::time::sleep(pause).await;
         true
+    }
+
+    fn pause(&mut self, error: &StoreError) -> Option<Duration> {
+        if !error.is_transient() || Instant::now() + self.pause > self.until {
+            return None;
+        }
+        let pause = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.pause = (self.pause * 2).min(LONGEST);
+        Some(pause)
     }
 }

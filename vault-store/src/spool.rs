@@ -5,7 +5,7 @@
 //! A pull that only passes through begins to keep blocks after a while ([`Spool::passing`]): what is fetched in a few
 //! seconds is not worth a second write. `pull --sealed` keeps every block, since the file is what was asked for.
 
-use crate::download::BLOCK;
+use crate::download::Cut;
 use crate::error::{Result, StoreError};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
@@ -21,11 +21,19 @@ pub struct Spool {
     path: PathBuf,
     /// Where the payload starts in the file.
     offset: u64,
+    cut: Cut,
     /// Keep blocks from then on.
     from: Instant,
     /// The file is what was asked for: not being able to write it is an error.
     wanted: bool,
     state: Mutex<State>,
+}
+
+/// A block that is being kept.
+pub struct Keeping {
+    block: u64,
+    at: u64,
+    hasher: blake3::Hasher,
 }
 
 #[derive(Default)]
@@ -39,9 +47,9 @@ struct State {
 impl Spool {
     /// For a pull of which nothing has to stay: keeps blocks `after` this time. The payload has the offset `offset` in
     /// the file at `path`; what is there from before is used.
-    pub fn passing(path: &Path, offset: u64, after: Duration) -> Result<Self> {
-        let spool =
-            Self { path: path.into(), offset, from: Instant::now() + after, wanted: false, state: Mutex::default() };
+    pub fn passing(path: &Path, offset: u64, cut: Cut, after: Duration) -> Result<Self> {
+        let (from, state) = (Instant::now() + after, Mutex::default());
+        let spool = Self { path: path.into(), offset, cut, from, wanted: false, state };
         if path.exists() {
             spool.open(&mut spool.lock())?;
         }
@@ -49,8 +57,9 @@ impl Spool {
     }
 
     /// For a pull whose result the file is.
-    pub fn keeping(path: &Path, offset: u64) -> Result<Self> {
-        let spool = Self { path: path.into(), offset, from: Instant::now(), wanted: true, state: Mutex::default() };
+    pub fn keeping(path: &Path, offset: u64, cut: Cut) -> Result<Self> {
+        let (from, state) = (Instant::now(), Mutex::default());
+        let spool = Self { path: path.into(), offset, cut, from, wanted: true, state };
         spool.open(&mut spool.lock())?;
         Ok(spool)
     }
@@ -105,22 +114,46 @@ impl Spool {
         let (Some(digest), Some((file, _))) = (state.blocks.get(&block), &state.files) else { return false };
         let (digest, Ok(file)) = (*digest, file.try_clone()) else { return false };
         drop(state);
-        file.read_exact_at(buffer, self.offset + block * BLOCK).is_ok() && blake3::hash(buffer) == digest
+        file.read_exact_at(buffer, self.offset + block * self.cut.block).is_ok() && blake3::hash(buffer) == digest
     }
 
     /// Keeps a block. Where the file is only for the next try, a full disk ends keeping, not the pull.
     pub fn keep(&self, block: u64, data: &[u8]) -> Result<()> {
-        if Instant::now() < self.from || self.lock().broken {
-            return Ok(());
-        }
-        let kept = self.try_keep(block, data);
-        if kept.is_err() {
-            self.lock().broken = true;
-        }
-        if self.wanted { kept } else { Ok(()) }
+        let mut keeping = self.begin(block);
+        self.add(&mut keeping, data)?;
+        self.end(keeping)
     }
 
-    fn try_keep(&self, block: u64, data: &[u8]) -> Result<()> {
+    /// A block that will come bit by bit, front to back, if it shall be kept.
+    pub fn begin(&self, block: u64) -> Option<Keeping> {
+        let keep = Instant::now() >= self.from && !self.lock().broken;
+        keep.then(|| Keeping { block, at: block * self.cut.block, hasher: blake3::Hasher::new() })
+    }
+
+    /// The next bytes of a block.
+    pub fn add(&self, keeping: &mut Option<Keeping>, data: &[u8]) -> Result<()> {
+        let Some(block) = keeping else { return Ok(()) };
+        if let Err(e) = self.write(block.at, data) {
+            *keeping = None;
+            return self.failed(e);
+        }
+        block.hasher.update(data);
+        block.at += data.len() as u64;
+        Ok(())
+    }
+
+    /// All of a block has come.
+    pub fn end(&self, keeping: Option<Keeping>) -> Result<()> {
+        let Some(Keeping { block, hasher, .. }) = keeping else { return Ok(()) };
+        self.enter(block, hasher.finalize()).or_else(|e| self.failed(e))
+    }
+
+    fn failed(&self, e: StoreError) -> Result<()> {
+        self.lock().broken = true;
+        if self.wanted { Err(e) } else { Ok(()) }
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> Result<()> {
         let failed = || StoreError::io("write", self.path.display().to_string());
         let mut state = self.lock();
         if state.files.is_none() {
@@ -128,8 +161,12 @@ impl Spool {
         }
         let Some(file) = state.files.as_ref().map(|(data, _)| data.try_clone()) else { return Ok(()) };
         drop(state);
-        file.map_err(failed())?.write_all_at(data, self.offset + block * BLOCK).map_err(failed())?;
-        let digest = blake3::hash(data);
+        file.map_err(failed())?.write_all_at(data, self.offset + at).map_err(failed())
+    }
+
+    /// A block is in the file.
+    fn enter(&self, block: u64, digest: blake3::Hash) -> Result<()> {
+        let failed = || StoreError::io("write", self.path.display().to_string());
         let mut state = self.lock();
         if let Some((_, journal)) = &mut state.files {
             journal.write_all(format!("{block} {}\n", digest.to_hex()).as_bytes()).map_err(failed())?;
@@ -151,7 +188,7 @@ impl Spool {
     /// Whether every block of a payload of `size` bytes is in the file.
     pub fn is_whole(&self, size: u64) -> bool {
         let state = self.lock();
-        !state.broken && (0..size.div_ceil(BLOCK)).all(|block| state.blocks.contains_key(&block))
+        !state.broken && (0..size.div_ceil(self.cut.block)).all(|block| state.blocks.contains_key(&block))
     }
 
     /// Writes the header in front, syncs, and gives the file its name, over another only with `force`.

@@ -80,6 +80,24 @@ pub struct Whole {
     pub crc: u64,
 }
 
+/// Fetches ranges side by side on the thread that asks for what has come: all of their connections' work is done there.
+/// What breaks on the way is asked for again from where it broke.
+pub trait Receiver {
+    /// Asks for the bytes of `range`, which come under `number`.
+    fn begin(&mut self, number: u64, key: &str, range: Range<u64>);
+
+    /// Waits for what comes next.
+    fn next(&mut self) -> Came;
+}
+
+/// What has come of a range.
+pub enum Came {
+    /// The next bytes of the range of this number.
+    Bytes(u64, Bytes),
+    /// All of it has come, or it will not.
+    End(u64, Result<()>),
+}
+
 /// Takes bytes in order.
 pub type Take<'a> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'a;
 
@@ -113,6 +131,11 @@ pub trait Store: Send + Sync {
             Ok(())
         };
         self.fetch(key, range, take).map(drop)
+    }
+
+    /// A way to the store for one thread alone; `None` if threads do not need one.
+    fn receiver(&self) -> Result<Option<Box<dyn Receiver>>> {
+        Ok(None)
     }
 
     /// Writes a small object; its ETag.

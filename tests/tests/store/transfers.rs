@@ -1,6 +1,6 @@
 //! Models pushed to a store and pulled from it, and what pushes and pulls in the other cases are made of.
 
-use mvault_tests::artifact::identity;
+use mvault_tests::artifact::{Files2, identity};
 use mvault_tests::{noise, rng};
 use std::path::Path;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use vault_core::open::{OpenOptions, PartReader, Release, open};
 use vault_core::recipient::Recipient;
 use vault_core::seal::{SealOptions, SourceEntry, dangerous_seal_under};
 use vault_core::{Error as CoreError, io};
-use vault_store::download::Download;
+use vault_store::download::{Cut, Download, front};
 use vault_store::layout::Name;
 use vault_store::parts::Parts;
 use vault_store::push::{Model, Note, Push, Pushed};
@@ -134,11 +134,26 @@ pub fn pulled(store: &dyn Store, name: &str, selector: &Selector) -> Vec<u8> {
     let len = store.head(&key).unwrap().size;
     let mut bytes = Vec::new();
     let options = OpenOptions { threads: 2, ..OpenOptions::default() };
-    let download = Download::new(store, &key, len, 2, None);
+    let cut = Cut::of(header.header().prelude().chunk_size);
+    let download = Download::new(store, &key, len, cut, 2, None);
     download
         .run(|file| open(Input::At { file, offset: 0, len }, &header, &options, Release::Stream(&mut bytes)))
         .unwrap();
     bytes
+}
+
+/// The same, into files, in whatever order it comes; and how many bytes that took.
+fn pulled_into_files(store: &dyn Store, name: &str) -> (Vec<(String, Vec<u8>)>, u64) {
+    let (header, key) = unlocked(store, &Name::new(name).unwrap(), &Selector::Latest);
+    let cut = Cut::of(header.header().prelude().chunk_size);
+    let (first, len) = front(store, &key, cut).unwrap();
+    let (options, files) = (OpenOptions { threads: 2, ..OpenOptions::default() }, Files2::default());
+    let download = Download::new(store, &key, len, cut, 2, None).in_any_order(first);
+    let opened =
+        download.run(|file| open(Input::At { file, offset: 0, len }, &header, &options, Release::Files(&files)));
+    opened.unwrap();
+    assert!(download.counts().0 >= len, "{name}");
+    (files.0.into_inner().unwrap(), download.counts().0)
 }
 
 pub fn every_size_comes_back(store: &dyn Store) {
@@ -147,6 +162,9 @@ pub fn every_size_comes_back(store: &dyn Store) {
         let name = format!("m{len}");
         Case::new(store, &name).push(&[("weights.bin", &data)]).unwrap();
         assert!(pulled(store, &name, &Selector::Latest) == data, "{len}");
+        let (files, fetched) = pulled_into_files(store, &name);
+        assert!(files == [("weights.bin".into(), data)], "{len}");
+        assert!(fetched < len as u64 + (1 << 20), "{len}: {fetched} bytes were fetched");
     }
 }
 
@@ -157,13 +175,16 @@ pub fn piped_models_come_back(store: &dyn Store) {
         let files = || vec![("weights.bin".to_owned(), data.clone())];
         Case::new(store, &name).push_with(None, &files).unwrap();
         assert!(pulled(store, &name, &Selector::Latest) == data, "{len}");
+        assert!(pulled_into_files(store, &name).0 == [("weights.bin".into(), data)], "{len}");
     }
 }
 
 pub fn folders_come_back(store: &dyn Store) {
     let (a, b) = (noise(1, 3_000_000), noise(2, 40_000));
     Case::new(store, "bert").push(&[("a/model.bin", &a), ("config.bin", &b), ("empty.bin", b"")]).unwrap();
-    assert!(pulled(store, "bert", &Selector::Version(1)) == [a, b].concat());
+    assert!(pulled(store, "bert", &Selector::Version(1)) == [a.clone(), b.clone()].concat());
+    let expected = [("a/model.bin", a), ("config.bin", b), ("empty.bin", Vec::new())];
+    assert!(pulled_into_files(store, "bert").0 == expected.map(|(path, data)| (path.to_owned(), data)));
 }
 
 pub fn sealed_files_are_pushed_without_a_key(store: &dyn Store) {

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use vault_core::header::Header;
 use vault_core::io::{Input, ReadAt};
 use vault_store::Store;
-use vault_store::download::Download;
+use vault_store::download::{Cut, Download};
 use vault_store::layout::Name;
 use vault_store::parts::Parts;
 use vault_store::uri::Uri;
@@ -158,7 +158,8 @@ impl Artifact {
             Place::Pipe(file) => f(Input::Stream(file)),
             Place::Vault(v) => {
                 let len = v.size()?;
-                Download::new(&*v.store, &v.key, len, threads(None), None)
+                let cut = Cut::of(self.header.prelude().chunk_size);
+                Download::new(&*v.store, &v.key, len, cut, threads(None), None)
                     .run(|file| f(Input::At { file, offset: 0, len }))
             }
         })

@@ -16,7 +16,7 @@ use vault_core::header::{AuthenticatedHeader, hex};
 use vault_core::io::{Input, ReadAt, Sequential};
 use vault_core::open::{OpenOptions, Release, Verified, open, payload_digest};
 use vault_core::signature::PublisherPublicKey;
-use vault_store::download::Download;
+use vault_store::download::{Cut, Download, front};
 use vault_store::layout::Name;
 use vault_store::spool::Spool;
 use vault_store::vault::{Published, Vault};
@@ -83,6 +83,8 @@ struct Found<'s> {
     name: Name,
     published: Published,
     key: String,
+    /// The payload's first run.
+    front: Vec<u8>,
     size: u64,
 }
 
@@ -103,8 +105,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         .hint("a tag or the vault was rolled back; ask the publisher"));
     }
     let key = name.payload(&published.header.prelude().salt);
-    let size = store.head(&key)?.size;
-    let found = Found { store: &*store, name, published, key, size };
+    let (front, size) = front(&*store, &key, Cut::of(published.header.prelude().chunk_size))?;
+    let found = Found { store: &*store, name, published, key, front, size };
     if args.sealed { pull_sealed(args, &found, &signers, out) } else { pull_opened(args, &found, &signers, out) }
 }
 
@@ -130,6 +132,10 @@ impl Found<'_> {
         folder.join(format!(".{name}-{}.{id}.mvault-part", self.published.version))
     }
 
+    fn cut(&self) -> Cut {
+        Cut::of(self.published.header.prelude().chunk_size)
+    }
+
     fn header_len(&self) -> u64 {
         u64::from(self.published.header.prelude().header_len)
     }
@@ -149,7 +155,8 @@ fn pull_opened(
     let place = Place::of(args.output.as_deref(), args.force, &header)?;
     let folder = args.output.clone().unwrap_or_else(|| ".".into());
     let folder = if place.is_folder() { folder_of(&folder).to_owned() } else { folder };
-    let spool = Spool::passing(&found.spool_path(&folder), found.header_len(), Duration::from_secs(args.keep_after))?;
+    let after = Duration::from_secs(args.keep_after);
+    let spool = Spool::passing(&found.spool_path(&folder), found.header_len(), found.cut(), after)?;
     if spool.blocks() > 0 {
         out.note("going on with an interrupted pull");
     }
@@ -193,7 +200,8 @@ fn fetch(
         ..OpenOptions::default()
     };
     let entries = place.entries();
-    let download = Download::new(found.store, &found.key, found.size, threads, Some(spool));
+    let download = Download::new(found.store, &found.key, found.size, found.cut(), threads, Some(spool))
+        .in_any_order(found.front.clone());
     let opened = download
         .run(|file| open(Input::At { file, offset: 0, len: found.size }, header, &options, Release::Files(&entries)));
     bar.finish_and_clear();
@@ -223,12 +231,12 @@ fn pull_sealed(
         identity.map_err(|e| named(e.into()))?;
         Some(section)
     };
-    let spool = Spool::keeping(&found.spool_path(folder_of(&target)), found.header_len())?;
+    let spool = Spool::keeping(&found.spool_path(folder_of(&target)), found.header_len(), found.cut())?;
     if spool.blocks() > 0 {
         out.note("going on with an interrupted pull");
     }
     let bar = out.progress("pulling", Some(found.size));
-    let download = Download::new(found.store, &found.key, found.size, 1, Some(&spool));
+    let download = Download::new(found.store, &found.key, found.size, found.cut(), 1, Some(&spool));
     let wanted = signature.is_some() || args.expect_digest.is_some();
     let digest = download.run(|file| read_all(file, found.size, prelude.chunk_size, wanted, &|n| bar.inc(n)));
     bar.finish_and_clear();

@@ -9,6 +9,7 @@ use crate::layout::{
 };
 use crate::manifest::{Manifest, Table};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// What is known before the pass. Shared by the workers.
@@ -44,25 +45,92 @@ impl<'a> Plan<'a> {
         self.layout.manifest_offset().is_none()
     }
 
-    /// The part that needs no order: hashes what a batch holds of each entry, and writes it.
-    pub(super) fn process(&self, start: u64, plain: &[u8]) -> Result<Pieces> {
+    /// Whether the judge needs the entries' bytes, and not only their hashes.
+    pub(super) fn needs_order(&self) -> bool {
+        self.is_open_ended() || self.table.sha256
+    }
+
+    /// Hashes what a batch holds of each entry; needs no order.
+    pub(super) fn hash(&self, start: u64, plain: &[u8]) -> Pieces {
         let mut pieces = Vec::new();
         if self.is_open_ended() {
-            return Ok(pieces);
+            return pieces;
         }
         for (part, range) in self.layout.parts(start..start + plain.len() as u64) {
             let Part::Entry { index, at } = part else { continue };
             let data = slice(plain, &range, start);
             let whole = at == 0 && self.layout.size(index) == Some(data.len() as u64);
             pieces.push(hash_piece(at, data, whole));
-            self.write(index, at, data)?;
         }
-        Ok(pieces)
+        pieces
+    }
+
+    /// Compares table and padding in a batch, for a judge that will not see them.
+    pub(super) fn check_filling(&self, start: u64, plain: &[u8]) -> Result<()> {
+        for (part, range) in self.layout.parts(start..start + plain.len() as u64) {
+            self.check_part(part, &range, slice(plain, &range, start))?;
+        }
+        Ok(())
+    }
+
+    /// `[F-28]`
+    fn check_part(&self, part: Part, range: &Range<u64>, data: &[u8]) -> Result<()> {
+        match part {
+            Part::Table => require(data == slice(&self.table_block, range, 0), 28, || {
+                "the table changed, or its padding is not zero".into()
+            }),
+            Part::Padding => check_padding(data),
+            Part::Entry { .. } | Part::Tail => Ok(()),
+        }
+    }
+
+    /// Writes what a batch holds of each entry.
+    pub(super) fn write_out(&self, start: u64, plain: &[u8]) -> Result<()> {
+        if self.is_open_ended() {
+            return Ok(());
+        }
+        for (part, range) in self.layout.parts(start..start + plain.len() as u64) {
+            let Part::Entry { index, at } = part else { continue };
+            self.write(index, at, slice(plain, &range, start))?;
+        }
+        Ok(())
+    }
+
+    /// The first entry at `start` or after it.
+    pub(super) fn entry_at(&self, start: u64) -> usize {
+        self.layout.index(start)
+    }
+
+    /// What the judge needs of a batch if it does not need the entries: manifest and trailer.
+    pub(super) fn tail_of(&self, start: u64, plain: &[u8]) -> Plain<'static> {
+        let range = start..start + plain.len() as u64;
+        let from = self.layout.manifest_offset().unwrap_or_default().clamp(range.start, range.end);
+        let bytes = slice(plain, &(from..range.end), start).to_vec().into();
+        Plain { range, from, bytes }
     }
 
     fn write(&self, index: usize, at: u64, data: &[u8]) -> Result<()> {
         let Some(files) = self.files else { return Ok(()) };
         files.write_at(index, at, data).map_err(Error::io("write the output"))
+    }
+}
+
+/// Verified plaintext of a batch, or the end of it.
+pub(super) struct Plain<'b> {
+    /// Where the batch lies.
+    pub(super) range: Range<u64>,
+    /// Where `bytes` start.
+    from: u64,
+    bytes: Cow<'b, [u8]>,
+}
+
+impl<'b> Plain<'b> {
+    pub(super) fn all(start: u64, plain: &'b [u8]) -> Self {
+        Self { range: start..start + plain.len() as u64, from: start, bytes: plain.into() }
+    }
+
+    fn at(&self, range: &Range<u64>) -> Option<&[u8]> {
+        (range.start >= self.from).then(|| slice(&self.bytes, range, self.from))
     }
 }
 
@@ -107,26 +175,24 @@ impl<'p, 's> Judge<'p, 's> {
     }
 
     /// The next verified plaintext.
-    pub(super) fn accept(&mut self, start: u64, plain: &[u8], pieces: Pieces) -> Result<()> {
+    pub(super) fn accept(&mut self, plain: &Plain<'_>, pieces: Pieces) -> Result<()> {
         let known = self.plan;
         let mut pieces = pieces.into_iter();
-        self.position = start + plain.len() as u64;
-        for (part, range) in known.layout.parts(start..self.position) {
-            let data = slice(plain, &range, start);
+        self.position = plain.range.end;
+        for (part, range) in known.layout.parts(plain.range.clone()) {
+            if let Part::Entry { index, .. } = part
+                && !known.is_open_ended()
+            {
+                self.end_entries(index);
+                if let Some(piece) = pieces.next() {
+                    self.joiner.push(piece);
+                }
+            }
+            let Some(data) = plain.at(&range) else { continue };
             match part {
-                Part::Table => {
-                    let expected = slice(&known.table_block, &range, 0);
-                    require(data == expected, 28, || "the table changed, or its padding is not zero".into())?;
-                }
+                Part::Table | Part::Padding => known.check_part(part, &range, data)?,
                 Part::Entry { .. } if known.is_open_ended() => self.hold(data)?,
-                Part::Entry { index, at } => {
-                    self.end_entries(index);
-                    if let Some(piece) = pieces.next() {
-                        self.joiner.push(piece);
-                    }
-                    self.release(index, at, data)?;
-                }
-                Part::Padding => check_padding(data)?,
+                Part::Entry { index, at } => self.release(index, at, data)?,
                 Part::Tail => {
                     let room = MAX_MANIFEST + TRAILER_LEN - self.tail.len() as u64;
                     require(data.len() as u64 <= room, 27, || "the manifest is larger than 8 MiB".into())?;

@@ -6,7 +6,7 @@ use crate::aead::TAG_LEN;
 use crate::chunk::ChunkCipher;
 use crate::error::{Error, Result, refused, require};
 use crate::geometry::{Chunking, MAX_CHUNKS, Payload};
-use crate::io::{Input, Lent, ReadAt, fill};
+use crate::io::{Arriving, Input, Lent, ReadAt, fill};
 use crate::layout::{ALIGN, check_table_len};
 use crate::manifest::Table;
 use crate::seal::{BATCH, lock};
@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
         chunking: Chunking,
         cipher: &mut ChunkCipher<'_>,
     ) -> Result<(Self, Table, Option<u64>)> {
-        let per_batch = (BATCH / chunking.plain()).max(1) as u64;
+        let per_batch = per_batch(chunking);
         match input {
             Input::At { file, offset, len } => {
                 let payload = chunking.payload(len)?;
@@ -122,6 +122,14 @@ impl<'a> Source<'a> {
                 Ok((Self { chunking, per_batch, kind }, table, None))
             }
         }
+    }
+
+    /// The payload as it comes, in any order, if it comes so.
+    pub(super) fn arriving(&self) -> Option<Unordered<'a>> {
+        let Kind::At { file, offset: 0, payload, .. } = &self.kind else { return None };
+        let (file, payload) = (*file, *payload);
+        let from = file.arriving(run_len(self.chunking))?;
+        Some(Unordered { file, payload, from })
     }
 
     /// The next batch and its ticket.
@@ -196,6 +204,23 @@ impl<'a> Source<'a> {
         }
         require(batch.first_chunk + self.per_batch <= MAX_CHUNKS, 24, || "more than 2^32 chunks".into())
     }
+}
+
+/// A payload that comes in any order.
+pub(super) struct Unordered<'a> {
+    pub(super) file: &'a dyn ReadAt,
+    pub(super) payload: Payload,
+    pub(super) from: Box<dyn Arriving + 'a>,
+}
+
+/// Chunks of a full batch.
+fn per_batch(chunking: Chunking) -> u64 {
+    (BATCH / chunking.plain()).max(1) as u64
+}
+
+/// Sealed bytes of a full batch: payloads that come in any order come in multiples of it ([`ReadAt::arriving`]).
+pub fn run_len(chunking: Chunking) -> u64 {
+    per_batch(chunking) * chunking.sealed() as u64
 }
 
 /// The table from the front of the payload plaintext `[F-27]` `[F-28]`.
