@@ -133,7 +133,7 @@ pub trait Store: Send + Sync {
         self.fetch(key, range, take).map(drop)
     }
 
-    /// A way to the store for one thread alone; `None` if threads do not need one.
+    /// A way to the store for one thread alone. Every store that is remote has one; `None` of others.
     fn receiver(&self) -> Result<Option<Box<dyn Receiver>>> {
         Ok(None)
     }
