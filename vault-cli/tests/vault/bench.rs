@@ -6,6 +6,7 @@ use mvault_tests::server::{Server, env_of};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -81,8 +82,26 @@ impl<'s> Bench<'s> {
 
     /// Records of interrupted pushes.
     pub fn records(&self) -> usize {
-        let folder = self.shop.path("home/.local/state/mvault/pushes");
-        std::fs::read_dir(folder).map_or(0, Iterator::count)
+        self.record_paths().len()
+    }
+
+    fn record_paths(&self) -> Vec<PathBuf> {
+        let items = std::fs::read_dir(self.shop.path("home/.local/state/mvault/pushes"));
+        items.into_iter().flatten().map(|item| item.unwrap().path()).collect()
+    }
+
+    /// Waits until a push has noted that the server took so many parts: some time after the proxy has seen the answers.
+    #[track_caller]
+    pub fn until_noted(&self, parts: u64) {
+        let began = Instant::now();
+        let noted = || {
+            let texts = self.record_paths().into_iter().filter_map(|path| std::fs::read_to_string(path).ok());
+            texts.map(|text| text.matches("{\"done\":").count() as u64).max().unwrap_or(0)
+        };
+        while noted() < parts {
+            assert!(began.elapsed() < PATIENCE, "{} parts noted, not {parts}", noted());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Bytes that do not compress, as a file; the same for the same `seed`.

@@ -158,7 +158,7 @@ fn interrupt_publishes_half() {
     let source = bench.noise("m.bin", 7, LEN);
     bench.proxy.throttle(Some(25_000_000));
     let push = bench.start("push m.bin VAULT m");
-    bench.until("sending", |log| parts_through(log) >= 1);
+    bench.until_noted(1);
     push.interrupt();
     assert_eq!(push.wait().code, 130);
     assert!(bench.objects().is_empty(), "{:?}", bench.objects());

@@ -73,7 +73,7 @@ fn killed_push_repeats_or_loses_work() {
         bench.proxy.add(moment.harm);
         let running = bench.start(&push);
         bench.until(moment.what, moment.come);
-        std::thread::sleep(Duration::from_millis(300)); // what is through is noted
+        bench.until_noted(moment.reused[0]);
         running.kill();
         kills += 1;
         let first = bench.proxy.log();
@@ -125,7 +125,7 @@ fn changed_source_sealed_under_the_old_key() {
             let cut: BTreeSet<_> = log.iter().filter(|e| e.request_bytes == 5 << 20).map(|e| &e.target).collect();
             parts_through(log) == 2 && cut.len() == 3
         });
-        std::thread::sleep(Duration::from_millis(300));
+        bench.until_noted(2);
         running.kill();
         let old = payload_ids(&bench.proxy.log());
         bench.proxy.clear_rules();
