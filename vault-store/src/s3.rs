@@ -6,15 +6,15 @@ use crate::aws::{Aws, classify};
 use crate::body::Body;
 use crate::error::{Cause, Result, StoreError};
 use crate::retry::Patience;
-use crate::store::{Came, Condition, Item, Meta, Part, Receiver, Store, Take, Upload, Whole, crc64};
+use crate::store::{Condition, Item, Meta, Part, Receiver, Store, Take, Upload, Whole, crc64};
+use ask::{Alone, Ask, Now};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use std::ops::Range;
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc::Sender;
+
+mod ask;
 
 /// The object metadata that says who published.
 const PUBLISHER: &str = "mvault-publisher";
@@ -41,145 +41,8 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    fn ask(&self, key: &str, range: &Range<u64>) -> Ask {
-        ask(&self.client, &self.bucket, self.key(key), range)
-    }
-
-    /// Asks for what is missing until all of it is there or patience ends. `get` makes one request and counts what
-    /// came of it.
-    fn again_and_again(get: &mut dyn FnMut(&mut u64) -> Result<u64>) -> Result<u64> {
-        let (mut done, mut patience) = (0, Patience::transfer());
-        loop {
-            let before = done;
-            match get(&mut done) {
-                Err(e) => {
-                    if done > before {
-                        patience = Patience::transfer(); // it moves
-                    }
-                    if !patience.again(&e) {
-                        return Err(e);
-                    }
-                }
-                total => return total,
-            }
-        }
-    }
-}
-
-/// Takes bytes in order.
-trait Taking {
-    async fn take(&mut self, data: Bytes) -> std::io::Result<()>;
-}
-
-/// Takes them at once.
-struct Now<F>(F);
-
-impl<F: FnMut(&[u8]) -> std::io::Result<()>> Taking for Now<F> {
-    async fn take(&mut self, data: Bytes) -> std::io::Result<()> {
-        (self.0)(&data)
-    }
-}
-
-/// A way to a bucket for one thread.
-struct Alone {
-    client: Client,
-    bucket: String,
-    prefix: String,
-    sender: Sender<Came>,
-    coming: tokio::sync::mpsc::Receiver<Came>,
-    runtime: Runtime,
-}
-
-impl Receiver for Alone {
-    fn begin(&mut self, number: u64, key: &str, range: Range<u64>) {
-        let ask = ask(&self.client, &self.bucket, format!("{}{key}", self.prefix), &range);
-        let mut to = Sent(number, self.sender.clone());
-        self.runtime.spawn(async move {
-            let end = ask.all(&mut to).await;
-            let _ = to.1.send(Came::End(number, end)).await; // if nobody listens, nobody wants it
-        });
-    }
-
-    fn next(&mut self) -> Came {
-        let gone =
-            || StoreError::new("GetObject", format!("s3://{}", self.bucket), Cause::Other, "nothing is asked for");
-        self.runtime.block_on(self.coming.recv()).unwrap_or_else(|| Came::End(0, Err(gone())))
-    }
-}
-
-/// Goes to the thread that waits.
-struct Sent(u64, Sender<Came>);
-
-impl Taking for Sent {
-    async fn take(&mut self, data: Bytes) -> std::io::Result<()> {
-        self.1.send(Came::Bytes(self.0, data)).await.map_err(std::io::Error::other)
-    }
-}
-
-fn ask(client: &Client, bucket: &str, key: String, range: &Range<u64>) -> Ask {
-    let place = format!("s3://{bucket}/{key}");
-    Ask { request: client.get_object().bucket(bucket).key(key), place, range: range.clone() }
-}
-
-/// A range of an object that is wanted.
-#[derive(Clone)]
-struct Ask {
-    request: GetObjectFluentBuilder,
-    place: String,
-    range: Range<u64>,
-}
-
-impl Ask {
-    /// GETs until all of the range is there, or patience ends.
-    async fn all(self, to: &mut impl Taking) -> Result<()> {
-        let (mut done, mut patience) = (0, Patience::transfer());
-        loop {
-            let before = done;
-            match self.clone().get(&mut done, to).await {
-                Ok(_) => return Ok(()),
-                Err(e) => {
-                    if done > before {
-                        patience = Patience::transfer(); // it moves
-                    }
-                    if !patience.again_later(&e).await {
-                        return Err(e);
-                    }
-                }
-            }
-        }
-    }
-
-    /// One GET of what is missing after `done` bytes; gives `to` what comes and counts it. The object's size.
-    async fn get(self, done: &mut u64, to: &mut impl Taking) -> Result<u64> {
-        let operation = "GetObject";
-        let Self { request, place, range } = self;
-        let from = range.start + *done;
-        let header = format!("bytes={from}-{}", range.end.saturating_sub(1).max(from));
-        let broken = |e: &dyn std::fmt::Display| {
-            StoreError::new(operation, &place, Cause::Connection, format!("the answer broke off: {e}"))
-        };
-        let answer = match request.range(header).send().await {
-            Ok(answer) => answer,
-            Err(e) => return Err(classify(operation, &place, &e)),
-        };
-        let total = answer.content_range().and_then(|r| r.rsplit('/').next()?.parse().ok());
-        let total = total.or_else(|| u64::try_from(answer.content_length()?).ok()).unwrap_or_default();
-        if answer.content_range().is_none() && from > 0 {
-            return Err(StoreError::new(operation, &place, Cause::NotS3, "ranges are not supported"));
-        }
-        let want = range.end.min(total).saturating_sub(range.start);
-        let mut body = answer.body;
-        while let Some(frame) = body.try_next().await.map_err(|e| broken(&e))? {
-            let left = usize::try_from(want.saturating_sub(*done)).unwrap_or(usize::MAX);
-            let data = frame.slice(..frame.len().min(left));
-            let len = data.len() as u64;
-            to.take(data).await.map_err(StoreError::io("write", "the output"))?;
-            *done += len;
-        }
-        if *done < want {
-            return Err(broken(&format!("{} of {want} bytes", *done)));
-        }
-        Ok(total)
+    fn ask(&self, key: &str, range: Range<u64>) -> Ask {
+        Ask::new(&self.client, &self.bucket, self.key(key), range)
     }
 }
 
@@ -238,7 +101,7 @@ impl Store for S3 {
                 // An answer to HEAD has no body to say why: one to GET has.
                 let silent = e.status.is_some() && e.code.is_none() && e.cause != Cause::NotFound;
                 return Err(if silent {
-                    self.aws.wait(self.ask(key, &(0..1)).get(&mut 0, &mut Now(|_: &[u8]| Ok(())))).err().unwrap_or(e)
+                    self.aws.wait(self.ask(key, 0..1).get(&mut 0, &mut Now(|_: &[u8]| Ok(())))).err().unwrap_or(e)
                 } else {
                     e
                 });
@@ -253,37 +116,29 @@ impl Store for S3 {
     }
 
     fn fetch(&self, key: &str, range: Range<u64>, take: &mut Take<'_>) -> Result<u64> {
-        let ask = self.ask(key, &range);
-        Self::again_and_again(&mut |done| self.aws.wait(ask.clone().get(done, &mut Now(&mut *take))))
+        self.aws.wait(self.ask(key, range).all(&mut Now(take)))
     }
 
     fn fetch_into(&self, key: &str, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
         buffer.clear();
         buffer.reserve_exact(usize::try_from(range.end - range.start).unwrap_or_default());
-        let ask = self.ask(key, &range);
-        let all = Self::again_and_again(&mut |done| {
-            let (ask, mut taken) = (ask.clone(), std::mem::take(buffer));
-            let got;
-            (*buffer, got) = self.aws.wait_there(async move {
-                let mut done = taken.len() as u64;
-                let mut take = Now(|data: &[u8]| {
-                    taken.extend_from_slice(data);
-                    Ok(())
-                });
-                let got = ask.get(&mut done, &mut take).await;
-                (taken, got)
+        let (ask, mut taken) = (self.ask(key, range), std::mem::take(buffer));
+        let got;
+        (*buffer, got) = self.aws.wait_there(async move {
+            let mut take = Now(|data: &[u8]| {
+                taken.extend_from_slice(data);
+                Ok(())
             });
-            *done = buffer.len() as u64;
-            got
+            let got = ask.all(&mut take).await;
+            (taken, got)
         });
-        all.map(drop)
+        got.map(drop)
     }
 
     fn receiver(&self) -> Result<Option<Box<dyn Receiver>>> {
         let (config, runtime) = self.aws.alone()?;
-        let (client, bucket, prefix) = (Client::from_conf(config.build()), self.bucket.clone(), self.prefix.clone());
-        let (sender, coming) = tokio::sync::mpsc::channel(1);
-        Ok(Some(Box::new(Alone { client, bucket, prefix, sender, coming, runtime })))
+        let client = Client::from_conf(config.build());
+        Ok(Some(Box::new(Alone::new(client, self.bucket.clone(), self.prefix.clone(), runtime))))
     }
 
     fn write(&self, key: &str, bytes: &[u8], condition: Condition<'_>, publisher: Option<&str>) -> Result<String> {

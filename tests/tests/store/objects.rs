@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mvault_tests::noise;
 use std::sync::Barrier;
+use vault_store::download::{Cut, front};
 use vault_store::store::{Condition, Item, Part, Whole, crc64, join_crc64};
 use vault_store::{Cause, Store};
 
@@ -71,6 +72,24 @@ pub fn ranges_end_with_the_object(store: &dyn Store) {
         assert_eq!(bytes, data[usize::try_from(from).unwrap()..end], "{from}..{to}");
         assert_eq!(size, 300_000);
     }
+}
+
+/// Of an object that is empty S3 gives no range at all.
+pub fn fronts_end_with_the_object(store: &dyn Store) {
+    let (cut, data) = (Cut::of(16_384), noise(3, 300_000));
+    let (whole, _) = front_of(store, cut, &data);
+    for len in [0, 1, whole - 1, whole, whole + 1] {
+        assert_eq!(front_of(store, cut, &data[..len]).1, data[..len.min(whole)], "{len}");
+    }
+}
+
+/// How long it is, and what it is.
+fn front_of(store: &dyn Store, cut: Cut, data: &[u8]) -> (usize, Vec<u8>) {
+    let key = format!("m/payloads/{}", data.len());
+    put(store, &key, data);
+    let (first, size) = front(store, &key, cut).unwrap();
+    assert_eq!(size, data.len() as u64);
+    (first.len(), first)
 }
 
 pub fn lists_name_objects_and_folders(store: &dyn Store) {

@@ -83,7 +83,7 @@ struct Found<'s> {
     name: Name,
     published: Published,
     key: String,
-    /// The payload's first run.
+    /// The payload's first run, if it is opened.
     front: Vec<u8>,
     size: u64,
 }
@@ -105,7 +105,11 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
         .hint("a tag or the vault was rolled back; ask the publisher"));
     }
     let key = name.payload(&published.header.prelude().salt);
-    let (front, size) = front(&*store, &key, Cut::of(published.header.prelude().chunk_size))?;
+    let (front, size) = if args.sealed {
+        (Vec::new(), store.head(&key)?.size)
+    } else {
+        front(&*store, &key, Cut::of(published.header.prelude().chunk_size))?
+    };
     let found = Found { store: &*store, name, published, key, front, size };
     if args.sealed { pull_sealed(args, &found, &signers, out) } else { pull_opened(args, &found, &signers, out) }
 }
