@@ -15,7 +15,7 @@ pub use range::{PartReader, Place, RangeReader};
 use crate::aead::Engine;
 use crate::chunk::ChunkCipher;
 use crate::error::{Error, Result, not_signed, require};
-use crate::gate::{Gate, Lane};
+use crate::gate::Gate;
 use crate::geometry::Chunking;
 use crate::header::AuthenticatedHeader;
 use crate::io::Input;
@@ -218,7 +218,7 @@ impl Opening<'_, '_, '_> {
             let pieces = written.map(|()| self.plan.hash(start, &batch.plain));
             let sealed = batch.sealed.len();
             let outcome = Outcome { plain: Plain::all(start, &batch.plain), pieces, opened, leaves, sealed };
-            let passed = self.gate.in_turn(Lane::Plain, ticket, || self.settle(outcome));
+            let passed = self.gate.in_turn(ticket, || self.settle(outcome));
             if passed.is_none() || batch.last {
                 return;
             }

@@ -11,7 +11,7 @@ use crate::aead::{Engine, TAG_LEN};
 use crate::cbor::{Nullable, TextMap};
 use crate::chunk::ChunkCipher;
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Lane};
+use crate::gate::Gate;
 use crate::geometry::{Chunking, MAX_CHUNKS};
 use crate::header::{CHUNK_SIZES, DEFAULT_CHUNK_SIZE, DEFAULT_HEADER_LEN, Header};
 use crate::io::{Input, Output};
@@ -23,7 +23,7 @@ use crate::signature::{PayloadDigest, PayloadHasher, PublisherKey, identity_comm
 use entries::Entries;
 use minicbor::bytes::ByteVec;
 use rand_core::CryptoRng;
-use source::{Batch, Source};
+use source::{Batch, Hashed, Source};
 use std::sync::{Mutex, PoisonError};
 
 /// Plaintext bytes a worker handles at a time; two buffers of it stay in a core's L2.
@@ -266,7 +266,7 @@ fn table_of(entries: &[SourceEntry<'_>], sha256: bool) -> Result<Table> {
 }
 
 struct Sealing<'a, 'i, 'o> {
-    gate: Gate,
+    gate: Gate<Work>,
     schedule: &'a Schedule,
     options: &'a SealOptions<'a>,
     source: Source<'i>,
@@ -275,26 +275,57 @@ struct Sealing<'a, 'i, 'o> {
     payload: Mutex<PayloadHasher>,
 }
 
+/// Most bytes of plaintext that are sealed and wait for what is in front of them: two batches for a file.
+const AHEAD: usize = 512 << 10;
+/// The same where what is sealed is also sent from this machine, and a worker often waits for a processor.
+const AHEAD_SENDING: usize = 4 << 20;
+
+/// A batch and what came of it, with buffers that are used again.
+#[derive(Default)]
+struct Work {
+    batch: Batch,
+    hashed: Vec<Hashed>,
+    sealed: Vec<u8>,
+    sealed_len: usize,
+    leaves: Vec<([u8; 32], usize)>,
+    failure: Option<Error>,
+}
+
 impl<'o> Sealing<'_, '_, 'o> {
+    /// What depends on order is left to [`Self::settle`]: a worker that the system holds up holds up no other.
     fn worker(&self) {
         let mut cipher = ChunkCipher::new(self.schedule, self.options.engine);
-        let (mut batch, mut sealed) = (Batch::default(), Vec::new());
+        let ahead = if self.sink.header_len.is_none() { AHEAD_SENDING } else { AHEAD } / self.source.batch_len();
+        let mut work = Work::default();
         while !self.gate.stopped() {
-            let Some((ticket, read)) = self.source.claim(&mut batch) else { return };
-            let hashed = read.and_then(|()| self.source.hash(&batch, false));
-            let absorbed = self.gate.in_turn(Lane::Plain, ticket, || {
-                lock(&self.entries).absorb(hashed?, &batch.plain)?;
-                (self.options.progress)(batch.plain.len() as u64);
-                Ok(())
-            });
-            if absorbed.is_none() {
-                return;
-            }
-            let leaves = self.seal_chunks(&mut cipher, batch.first_chunk, &batch.plain, &mut sealed);
-            if self.emit(ticket, batch.first_chunk, &mut sealed, &leaves).is_none() {
-                return;
+            let Some((ticket, read)) = self.source.claim(&mut work.batch) else { return };
+            work.failure = read.and_then(|()| self.work(&mut work, &mut cipher)).err();
+            match self.gate.hand_in(ticket, work, ahead, |work| self.settle(work)) {
+                Some(next) => work = next,
+                None => return,
             }
         }
+    }
+
+    fn work(&self, work: &mut Work, cipher: &mut ChunkCipher<'_>) -> Result<()> {
+        let Work { batch, hashed, sealed, sealed_len, leaves, .. } = work;
+        *hashed = self.source.hash(batch, false)?;
+        *leaves = self.seal_chunks(cipher, batch.first_chunk, &batch.plain, sealed);
+        *sealed_len = sealed.len();
+        self.sink.write_parallel(sealed, self.source.chunking().sealed_offset(batch.first_chunk))
+    }
+
+    /// In order, one at a time.
+    fn settle(&self, work: &mut Work) -> Result<()> {
+        let Work { batch, hashed, sealed, sealed_len, leaves, failure } = work;
+        lock(&self.entries).absorb(std::mem::take(hashed), &batch.plain)?;
+        if let Some(failure) = failure.take() {
+            return Err(failure);
+        }
+        (self.options.progress)(batch.plain.len() as u64);
+        self.sink.write_in_order(sealed)?;
+        self.count(leaves, *sealed_len);
+        Ok(())
     }
 
     /// Seals full chunks (and a short last one) into `sealed`, in place of what is there; their leaves if somebody asks
@@ -318,21 +349,6 @@ impl<'o> Sealing<'_, '_, 'o> {
             }
         }
         leaves
-    }
-
-    fn emit(&self, ticket: u64, first: u64, sealed: &mut Vec<u8>, leaves: &[([u8; 32], usize)]) -> Option<()> {
-        let (offset, len) = (self.source.chunking().sealed_offset(first), sealed.len());
-        let written = self.sink.write_parallel(sealed, offset);
-        if self.sink.at.is_some() && !self.options.wants_leaves() {
-            // Nothing here depends on order: waiting for a turn would idle a core.
-            return self.gate.pass(written).map(|()| self.count(leaves, len));
-        }
-        self.gate.in_turn(Lane::Sealed, ticket, || {
-            written?;
-            self.sink.write_in_order(sealed)?;
-            self.count(leaves, len);
-            Ok(())
-        })
     }
 
     fn count(&self, leaves: &[([u8; 32], usize)], len: usize) {

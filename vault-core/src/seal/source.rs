@@ -75,6 +75,11 @@ impl<'a> Source<'a> {
         Ok(Self { chunking, batch_len, layout, table_block, paths, batches, next: AtomicU64::new(0), files, stream })
     }
 
+    /// Bytes of plaintext of a batch.
+    pub(super) fn batch_len(&self) -> usize {
+        self.batch_len
+    }
+
     pub(super) fn chunking(&self) -> Chunking {
         self.chunking
     }
