@@ -37,8 +37,8 @@ impl<T> Default for Gate<T> {
 
 impl<T: Default> Gate<T> {
     /// Hands in a batch and gives one to go on with. `settle` runs for one batch after the other, by ticket, on
-    /// whichever thread hands in what is next: a worker waits for another one only if more than `ahead` batches wait. `None`
-    /// once an earlier ticket has failed, or this one.
+    /// whichever thread hands in what is next: a worker waits for another one only if more than `ahead` batches wait.
+    /// `None` once an earlier ticket has failed, or this one.
     pub(crate) fn hand_in(
         &self,
         ticket: u64,
@@ -79,8 +79,8 @@ impl<T: Default> Gate<T> {
 }
 
 impl<T> Gate<T> {
-    /// Waits until every ticket before this one has passed, runs `f`, lets the next one in. `None` once an earlier ticket
-    /// has failed, or if `f` fails.
+    /// Waits until every ticket before this one has passed, runs `f`, lets the next one in. `None` once an earlier
+    /// ticket has failed, or if `f` fails.
     pub(crate) fn in_turn<R>(&self, ticket: u64, f: impl FnOnce() -> Result<R>) -> Option<R> {
         let mut state = self.lock();
         while !state.stopped && state.next != ticket {
