@@ -36,7 +36,8 @@ macro_rules! cases {
 const CASES: &[Case] = cases! {
     objects: what_was_written_is_read, absent_means_absent_for_one_of_many, stale_etag_is_refused,
         ranges_end_with_the_object, fronts_end_with_the_object, lists_name_objects_and_folders,
-        parts_in_any_order_make_the_whole, aborted_upload_is_gone, unfinished_uploads_are_listed, wrong_whole_is_refused, removing_nothing_is_no_error;
+        parts_in_any_order_make_the_whole, aborted_upload_is_gone, unfinished_uploads_are_listed, wrong_whole_is_refused,
+        removing_nothing_is_no_error;
     transfers: every_size_comes_back, piped_models_come_back, folders_come_back, sealed_files_are_pushed_without_a_key,
         parts_are_read_alone, failed_seal_publishes_nothing;
     vaults: two_publishers_never_mix, next_version_is_free, tags_move, tag_of_a_version_made_anew_is_refused,
