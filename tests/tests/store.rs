@@ -38,12 +38,13 @@ const CASES: &[Case] = cases! {
         ranges_end_with_the_object, fronts_end_with_the_object, lists_name_objects_and_folders,
         parts_in_any_order_make_the_whole, aborted_upload_is_gone, unfinished_uploads_are_listed, wrong_whole_is_refused,
         removing_nothing_is_no_error;
-    transfers: every_size_comes_back, piped_models_come_back, folders_come_back, sealed_files_are_pushed_without_a_key,
+    transfers: every_size_comes_back, parts_made_again_come_back, piped_models_come_back, folders_come_back, sealed_files_are_pushed_without_a_key,
         parts_are_read_alone, failed_seal_publishes_nothing;
     vaults: two_publishers_never_mix, next_version_is_free, tags_move, tag_of_a_version_made_anew_is_refused,
         stale_header_is_not_replaced, garbage_is_old_and_unnamed, pages_of_versions;
     resuming: interrupted_push_goes_on, changed_source_begins_anew, completed_payload_is_not_sent_again,
-        foreign_part_begins_anew, damaged_record_is_passed_over;
+        foreign_part_begins_anew, damaged_record_is_passed_over, large_parts_go_on,
+        source_changed_between_sealing_and_sending;
 };
 
 fn run(open: &dyn Fn(&str) -> Box<dyn Store>, leave_out: &[&str]) {
@@ -95,9 +96,10 @@ fn seaweedfs_over_tls_keeps_the_promises() {
 }
 
 /// What makes an object of several parts.
-const MULTIPART: [&str; 9] = [
+const MULTIPART: [&str; 11] = [
     "parts_in_any_order_make_the_whole",
     "every_size_comes_back",
+    "parts_made_again_come_back",
     "piped_models_come_back",
     "sealed_files_are_pushed_without_a_key",
     "interrupted_push_goes_on",
@@ -105,6 +107,7 @@ const MULTIPART: [&str; 9] = [
     "completed_payload_is_not_sent_again",
     "foreign_part_begins_anew",
     "damaged_record_is_passed_over",
+    "large_parts_go_on",
 ];
 
 /// MiniStack 1.5 computes another CRC-64/NVME of a whole than SeaweedFS, LocalStack and we do, and refuses ours.

@@ -96,6 +96,24 @@ pub trait WriteAt: Sync {
         self.write_all_at(&data, offset)?;
         Ok(data)
     }
+
+    /// Runs `write`, which writes all that there is, and tells whether it did. Until this returns, `again` gives what
+    /// was written another time: it need not be kept.
+    fn write_with(&self, again: &Again<'_>, write: &mut dyn FnMut() -> bool) {
+        let _ = again;
+        write();
+    }
+}
+
+/// The front of what is written, made another time.
+pub struct Again<'a> {
+    /// Whole pieces of `unit` bytes of it, at offsets that are multiples; `UnexpectedEof` if there is less by now. What
+    /// it is made of may have changed: nothing of it is used before it was compared with the first time.
+    pub bytes: &'a dyn ReadAt,
+    /// Bytes that can be made: what was written from there on must be kept.
+    pub len: u64,
+    /// A sealed chunk, in bytes.
+    pub unit: usize,
 }
 
 impl ReadAt for File {

@@ -4,6 +4,7 @@
 //! then they encrypt and write. The tail (last partial chunk, manifest, trailer) follows when all is known.
 
 mod entries;
+mod replay;
 mod source;
 
 use crate::about::About;
@@ -23,6 +24,7 @@ use crate::signature::{PayloadDigest, PayloadHasher, PublisherKey, identity_comm
 use entries::Entries;
 use minicbor::bytes::ByteVec;
 use rand_core::CryptoRng;
+use replay::Replay;
 use source::{Batch, Hashed, Source};
 use std::sync::{Mutex, PoisonError};
 
@@ -236,8 +238,8 @@ pub fn dangerous_seal_under(
         sink,
         payload: Mutex::new(PayloadHasher::new()),
     };
-    sealing.gate.run(options.threads, &|| sealing.worker())?;
-    let (manifest, payload, sink) = sealing.tail(&table)?;
+    let (manifest, payload) = sealing.run(&table)?;
+    let sink = sealing.sink;
     if let Some(key) = options.sign {
         let identity = identity_commitment(&salt, &manifest.name, manifest.model_version);
         sections.push(key.sign(header.prelude(), identity, &payload));
@@ -291,7 +293,15 @@ struct Work {
     failure: Option<Error>,
 }
 
-impl<'o> Sealing<'_, '_, 'o> {
+impl Sealing<'_, '_, '_> {
+    fn run(&self, table: &Table) -> Result<(Manifest, PayloadDigest)> {
+        let run = || self.gate.run(self.options.threads, &|| self.worker()).and_then(|()| self.tail(table));
+        let (Some(at), Some(replay)) = (self.sink.payload(), Replay::of(self)) else { return run() };
+        let mut done = None;
+        at.write_with(&replay.again(), &mut || done.insert(run()).is_ok());
+        done.unwrap_or_else(|| Err(Error::Usage("nothing was sealed".into())))
+    }
+
     /// What depends on order is left to [`Self::settle`]: a worker that the system holds up holds up no other.
     fn worker(&self) {
         let mut cipher = ChunkCipher::new(self.schedule, self.options.engine);
@@ -363,7 +373,7 @@ impl<'o> Sealing<'_, '_, 'o> {
 
     /// The last partial chunk of the entries, the manifest and the trailer. The final chunk is short, and
     /// empty if need be.
-    fn tail(self, table: &Table) -> Result<(Manifest, PayloadDigest, Sink<'o>)> {
+    fn tail(&self, table: &Table) -> Result<(Manifest, PayloadDigest)> {
         let mut batch = Batch::default();
         let mut layout = Layout::of(table)?;
         self.source.rest(&mut batch)?;
@@ -406,8 +416,8 @@ impl<'o> Sealing<'_, '_, 'o> {
         self.sink.write_parallel(&mut sealed, self.source.chunking().sealed_offset(batch.first_chunk))?;
         self.sink.write_in_order(&sealed)?;
         self.count(&leaves, len);
-        let payload = self.payload.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((manifest, payload.finish(), self.sink))
+        let payload = std::mem::replace(&mut *lock(&self.payload), PayloadHasher::new());
+        Ok((manifest, payload.finish()))
     }
 }
 
@@ -434,6 +444,11 @@ impl<'a> Sink<'a> {
             Some(at) => at.write_all_at(header.bytes(), 0).map_err(Error::io("write the header")),
             None => self.write_in_order(header.bytes()),
         }
+    }
+
+    /// Where the payload goes, if it goes there alone.
+    fn payload(&self) -> Option<&'a dyn crate::io::WriteAt> {
+        self.at.filter(|_| self.header_len.is_none())
     }
 
     /// Leaves a buffer to go on with in `sealed`.

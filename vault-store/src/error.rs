@@ -63,6 +63,8 @@ pub enum Cause {
     AttestationDenied,
     /// A step of KEY_RELEASE.md section 9 refused the evidence to be sent, or the answer.
     Step(Step),
+    /// The source is not what it was when it was read first.
+    SourceChanged,
     /// The local disk is full.
     DiskFull,
     /// An object is not what it should be.
@@ -189,6 +191,7 @@ impl StoreError {
             Cause::PlainHttp => {
                 "use https; for a server you trust on a network you trust there is --dangerous-plain-http".into()
             }
+            Cause::SourceChanged => "nothing was published; run the same command again when nobody writes to it".into(),
             Cause::DiskFull => "free some space, and run the same command again to go on where it stopped".into(),
             Cause::Taken => {
                 "versions are never overwritten: push without --model-version to take the next one, or pull theirs"

@@ -227,15 +227,16 @@ impl Store for Folder {
         Ok(upload)
     }
 
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part> {
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: &Body<'_>) -> Result<Part> {
         let file = self.opened_data("send part", upload)?;
         let failed = || StoreError::io("send part", self.place(&upload.key));
         let (mut at, mut hasher) = (offset, blake3::Hasher::new());
-        for piece in body.pieces() {
-            file.write_all_at(piece, at).map_err(failed())?;
-            hasher.update(piece);
+        body.each(&mut |piece| {
+            file.write_all_at(&piece, at).map_err(failed())?;
+            hasher.update(&piece);
             at += piece.len() as u64;
-        }
+            Ok(())
+        })?;
         let etag = hasher.finalize().to_hex().to_string();
         let path = journal(&self.data(upload));
         let mut journal = File::options().create(true).append(true).open(&path).map_err(failed())?;

@@ -151,9 +151,9 @@ impl Store for Memory {
         Ok(upload)
     }
 
-    fn send(&self, upload: &Upload, number: u32, _: u64, body: Body) -> Result<Part> {
-        let (size, crc) = (body.len(), body.crc());
-        self.lock().pending("send", upload)?.parts.insert(number, body.pieces().concat().into());
+    fn send(&self, upload: &Upload, number: u32, _: u64, body: &Body<'_>) -> Result<Part> {
+        let (size, crc, bytes) = (body.len(), body.crc(), body.joined()?);
+        self.lock().pending("send", upload)?.parts.insert(number, bytes);
         Ok(Part { number, size, etag: format!("{crc:016x}"), crc })
     }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use vault_core::CryptoRng;
 use vault_core::geometry::Chunking;
 use vault_core::header::{AuthenticatedHeader, Header, hex};
-use vault_core::io::{ReadAt, WriteAt};
+use vault_core::io::{Again, ReadAt, WriteAt};
 use vault_core::recipient::Recipient;
 use vault_core::seal::{SealKey, Sealed};
 
@@ -36,6 +36,8 @@ pub struct Push<'a> {
     pub job: Option<&'a Job<'a>>,
     /// About how long the payload will be, in bytes.
     pub len: Option<u64>,
+    /// About how many bytes a part has; by itself, 16 MiB, or more if the payload is large.
+    pub part_size: Option<u64>,
     /// Where records of pushes are kept; without it a killed push begins anew.
     pub records: Option<&'a Path>,
     /// Called with the bytes that were sent or found to be there.
@@ -159,7 +161,20 @@ impl Push<'_> {
             self.check_free(subject.version, &salt)?;
             self.tell(going_on.as_ref());
             let chunk = Chunking::new(header.prelude().chunk_size).sealed() as u64;
-            let copy = &mut |to: &dyn WriteAt| copy(payload, offset, len, chunk, to);
+            let copy = &mut |to: &dyn WriteAt| {
+                let from = Shifted { bytes: payload, offset };
+                let again = Again {
+                    bytes: &from,
+                    len: len / chunk * chunk,
+                    unit: usize::try_from(chunk).unwrap_or(usize::MAX),
+                };
+                let mut copied = Ok(());
+                to.write_with(&again, &mut || {
+                    copied = copy(&from, len, chunk, to);
+                    copied.is_ok()
+                });
+                copied
+            };
             match self.send(going_on, &subject, true, &salt, copy) {
                 Ok(((), sent, record)) => return self.publish(subject.version, header, sent, record),
                 Err(failed) if failed.differs => {
@@ -194,7 +209,7 @@ impl Push<'_> {
         chunk_size: u32,
         header: Option<&Header>,
     ) -> Result<Subject> {
-        let plan = Plan::new(self.len, chunk_size).ok_or_else(|| {
+        let plan = Plan::new(self.len, chunk_size, self.part_size).ok_or_else(|| {
             let message = "larger than 5 TiB, the most that S3 keeps in one object";
             StoreError::new("push", self.vault.store().place(&self.name.folder()), Cause::Other, message)
         })?;
@@ -216,7 +231,7 @@ impl Push<'_> {
             s.vault == uri
                 && s.name == self.name.as_str()
                 && self.version.is_none_or(|v| v == s.version)
-                && Plan::new(self.len, s.chunk_size).is_some_and(|p| p.size() == s.part_size)
+                && Plan::new(self.len, s.chunk_size, self.part_size).is_some_and(|p| p.size() == s.part_size)
                 && fits(s)
         })
     }
@@ -331,8 +346,20 @@ pub fn publisher() -> String {
     format!("{}@{host}", user.unwrap_or_else(|| "someone".into()))
 }
 
+/// A payload in a file with a header.
+struct Shifted<'a> {
+    bytes: &'a dyn ReadAt,
+    offset: u64,
+}
+
+impl ReadAt for Shifted<'_> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.bytes.read_exact_at(buf, self.offset + offset)
+    }
+}
+
 /// Copies whole chunks of a payload, as the engine takes them.
-fn copy(from: &dyn ReadAt, offset: u64, len: u64, chunk: u64, to: &dyn WriteAt) -> Result<()> {
+fn copy(from: &dyn ReadAt, len: u64, chunk: u64, to: &dyn WriteAt) -> Result<()> {
     let failed = || StoreError::io("read", "the artifact");
     let step = (STEP / chunk).max(1) * chunk;
     let mut buffer = Vec::new();
@@ -340,7 +367,7 @@ fn copy(from: &dyn ReadAt, offset: u64, len: u64, chunk: u64, to: &dyn WriteAt) 
     while done < len {
         let n = (len - done).min(step);
         buffer.resize(usize::try_from(n).unwrap_or_default(), 0);
-        from.read_exact_at(&mut buffer, offset + done).map_err(failed())?;
+        from.read_exact_at(&mut buffer, done).map_err(failed())?;
         buffer = to.write_owned_at(buffer, done).map_err(|e| match crate::error::in_io(&e) {
             Some(store) => store.clone(),
             None => failed()(e),

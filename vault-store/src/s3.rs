@@ -3,18 +3,44 @@
 //! jittered pauses; what fails for good says which bucket, key and operation, and why.
 
 use crate::aws::{Aws, classify};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::error::{Cause, Result, StoreError};
 use crate::retry::Patience;
 use crate::store::{Condition, Item, Meta, Part, Receiver, Store, Take, Upload, Whole, crc64};
 use ask::{Alone, Ask, Now};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, SdkBody};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use std::ops::Range;
 
 mod ask;
+
+/// Makes a body on another thread while `send` sends it. What the maker says comes before what the server says of a body
+/// that ends too early.
+fn pour<T>(body: &Body<'_>, send: impl FnOnce(SdkBody) -> Result<T>) -> Result<Result<T>> {
+    let (give, tap, sdk) = body::made(body.len());
+    std::thread::scope(|scope| {
+        let maker = scope.spawn(move || {
+            let mut over = false;
+            let made = body.each(&mut |piece| {
+                over = give.blocking_send(piece).is_err();
+                if over {
+                    Err(StoreError::new("UploadPart", "", Cause::Connection, "the request has ended"))
+                } else {
+                    Ok(())
+                }
+            });
+            if over { Ok(()) } else { made }
+        });
+        let answer = send(sdk);
+        tap.close();
+        match maker.join() {
+            Ok(made) => made.map(|()| answer),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
 
 /// The object metadata that says who published.
 const PUBLISHER: &str = "mvault-publisher";
@@ -219,10 +245,9 @@ impl Store for S3 {
         Ok(Upload { key: key.into(), id, started: None })
     }
 
-    fn send(&self, upload: &Upload, number: u32, _: u64, body: Body) -> Result<Part> {
+    fn send(&self, upload: &Upload, number: u32, _: u64, body: &Body<'_>) -> Result<Part> {
         let (size, crc) = (body.len(), body.crc());
-        let mut patience = Patience::transfer();
-        loop {
+        let send = |body: SdkBody| {
             let request = self
                 .client
                 .upload_part()
@@ -232,19 +257,23 @@ impl Store for S3 {
                 .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                 .checksum_crc64_nvme(encoded(crc))
                 .content_length(i64::try_from(size).unwrap_or(i64::MAX))
-                .body(ByteStream::new(body.to_sdk()))
+                .body(ByteStream::new(body))
                 .customize()
                 .disable_payload_signing(); // the CRC and, end to end, the AEAD's tags cover it
-            match self.aws.wait(request.send()) {
+            self.aws.wait(request.send()).map_err(|e| classify("UploadPart", &self.place(&upload.key), &e))
+        };
+        let mut patience = Patience::transfer();
+        loop {
+            let answer = match body.to_sdk() {
+                Some(body) => send(body),
+                None => pour(body, send)?,
+            };
+            match answer {
                 Ok(answer) => {
                     return Ok(Part { number, size, etag: answer.e_tag().unwrap_or_default().into(), crc });
                 }
-                Err(e) => {
-                    let e = classify("UploadPart", &self.place(&upload.key), &e);
-                    if !patience.again(&e) {
-                        return Err(e);
-                    }
-                }
+                Err(e) if patience.again(&e) => {}
+                Err(e) => return Err(e),
             }
         }
     }

@@ -151,7 +151,7 @@ pub trait Store: Send + Sync {
     fn begin(&self, key: &str) -> Result<Upload>;
 
     /// Sends part `number`, which starts at `offset` of the object. The same part may be sent again.
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part>;
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: &Body<'_>) -> Result<Part>;
 
     /// The parts an upload has; `crc` is zero.
     fn parts(&self, upload: &Upload) -> Result<Vec<Part>>;

@@ -2,18 +2,25 @@
 //! parts, and sends several at once. Memory is the parts in flight: a worker that is ahead of the network waits. What a
 //! worker sealed is not copied: its buffer is a piece of the part until that is sent, and the worker gets another one.
 //!
-//! Workers write whole chunks, so that digests are made of a piece while it is in the worker's cache. Parts are taken into memory in ascending order, so the lowest unfinished part can always be filled: no deadlock.
+//! Workers write whole chunks, so that digests are made of a piece while it is in the worker's cache. Parts are taken into
+//! memory in ascending order, so the lowest unfinished part can always be filled: no deadlock.
+//!
+//! Parts of very large models are too large to be kept. Of those only the digests are: when a part is whole and stands in
+//! the record, its pieces are sealed again, one at a time, and each chunk is compared before it is sent.
 
-use crate::body::{Body, Gathering, Pool};
+use crate::body::{Body, Gathering, Give, Pool};
 use crate::error::{Cause, Result, StoreError};
-use crate::plan::{MAX_PARTS, Plan};
+use crate::plan::{MAX_PARTS, MOST_IN_FLIGHT, Plan};
 use crate::record::Record;
 use crate::store::{Part, Store, Upload, Whole, join_crc64};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use vault_core::io::WriteAt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use vault_core::io::{Again, WriteAt};
 use vault_core::signature::PayloadHasher;
+
+/// Bytes of a piece that is sealed again, about.
+const PIECE: u64 = 1 << 20;
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,7 +78,7 @@ impl Sending<'_> {
         let outcome = engine.resume().map_err(E::from).and_then(|()| {
             std::thread::scope(|scope| {
                 for _ in 0..engine.sending.plan.in_flight() {
-                    scope.spawn(|| engine.sender());
+                    scope.spawn(|| engine.sender(None));
                 }
                 let _close = CloseOnPanic(&engine);
                 let sealed = seal(&engine);
@@ -138,15 +145,18 @@ struct Filling {
 /// A part that can be sent.
 #[derive(Default)]
 struct Ready {
-    body: Body,
-    leaves: Vec<Leaf>,
+    /// Without its front, if that was not kept.
+    body: Body<'static>,
+    /// Bytes of it that are made again.
+    front: u64,
+    leaves: Arc<Vec<Leaf>>,
 }
 
 /// The payload digest, as far as parts have come in order.
 struct Payload {
     hasher: PayloadHasher,
     parts: u32,
-    waiting: BTreeMap<u32, Vec<Leaf>>,
+    waiting: BTreeMap<u32, Arc<Vec<Leaf>>>,
 }
 
 #[derive(Default)]
@@ -154,14 +164,18 @@ struct State {
     /// The lowest part that was not taken into memory yet, less one.
     taken: u32,
     filling: BTreeMap<u32, Filling>,
-    ready: VecDeque<(u32, Ready)>,
-    in_memory: usize,
+    /// Parts to send that are in memory, and those that are made again.
+    ready: [VecDeque<(u32, Ready)>; 2],
+    /// Parts that are filled or sent.
+    in_flight: usize,
+    /// So many bytes of the payload can be made again, and are not kept.
+    again: u64,
     done: BTreeMap<u32, Part>,
     reused: u32,
     upload: Option<Upload>,
     failure: Option<StoreError>,
     differs: bool,
-    /// There was a failure.
+    /// The sending failed.
     failed: bool,
     closed: bool,
     /// Highest byte written.
@@ -183,7 +197,7 @@ impl<'a> Engine<'a> {
     fn fail(&self, error: StoreError, differs: bool) {
         let mut state = self.lock();
         state.differs |= differs;
-        state.failed = true;
+        state.failed |= error.cause != Cause::SourceChanged;
         state.failure.get_or_insert(error);
         self.wake_all();
     }
@@ -247,11 +261,14 @@ impl<'a> Engine<'a> {
             if state.taken >= number {
                 break;
             }
-            if state.in_memory < self.sending.plan.in_flight() {
+            let most = if state.again > 0 { usize_of(MOST_IN_FLIGHT) } else { self.sending.plan.in_flight() };
+            if state.in_flight < most {
                 state.taken += 1;
-                state.in_memory += 1;
+                state.in_flight += 1;
                 let next = state.taken;
-                state.filling.insert(next, Filling::default());
+                let (offset, size) = self.sending.plan.part(next);
+                let body = Gathering::with_front(state.again.saturating_sub(offset).min(size));
+                state.filling.insert(next, Filling { body, leaves: BTreeMap::new() });
             } else {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
@@ -263,8 +280,8 @@ impl<'a> Engine<'a> {
             if part.body.gathered() == size as u64
                 && let Some(part) = state.filling.remove(&number)
             {
-                state.ready.push_back((number, part.ready()));
-                self.ready.notify_one();
+                state.make_ready(number, part);
+                self.ready.notify_all();
             }
         }
         Ok(())
@@ -274,46 +291,48 @@ impl<'a> Engine<'a> {
     fn close(&self, complete: bool) {
         let mut state = self.lock();
         state.closed = true;
-        if complete && (state.upload.is_some() || state.taken > 1 || self.whole.is_some()) {
-            Self::last_part(&mut state, self.sending.plan);
+        let single = state.taken <= 1 && state.again == 0;
+        if complete && (state.upload.is_some() || !single || self.whole.is_some()) {
+            self.last_part(&mut state);
         }
         if !complete {
-            state.ready.clear();
+            state.ready = Default::default();
         }
         self.wake_all();
     }
 
-    fn last_part(state: &mut State, plan: Plan) {
+    fn last_part(&self, state: &mut State) {
         if let Some((number, part)) = state.filling.pop_first() {
-            debug_assert_eq!(plan.part(number).0 + part.body.gathered(), state.end);
+            debug_assert_eq!(self.sending.plan.part(number).0 + part.body.gathered(), state.end);
             if part.body.gathered() > 0 {
-                state.ready.push_back((number, part.ready()));
+                state.make_ready(number, part);
             }
         }
     }
 
-    /// Sends ready parts until there are no more.
-    fn sender(&self) {
+    /// Sends ready parts until there are no more: those in memory, or those that are made `again`.
+    fn sender(&self, again: Option<&Again<'_>>) {
         loop {
             let mut state = self.lock();
             let (number, part) = loop {
                 if state.failure.is_some() {
                     return;
                 }
-                match state.ready.pop_front() {
+                let [kept, made] = &mut state.ready;
+                match if again.is_some() { made } else { kept }.pop_front() {
                     Some(part) => break part,
                     None if state.closed => return,
                     None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             drop(state);
-            match self.send(number, part) {
+            match self.send(number, &part, again) {
                 Ok((part, reused)) => {
                     (self.sending.progress)(part.size);
                     let mut state = self.lock();
                     state.done.insert(number, part);
                     state.reused += u32::from(reused);
-                    state.in_memory -= 1;
+                    state.in_flight -= 1;
                     self.room.notify_all();
                 }
                 Err(e) => return self.fail(e, false),
@@ -322,24 +341,54 @@ impl<'a> Engine<'a> {
     }
 
     /// Sends one part, or finds that the store has it.
-    fn send(&self, number: u32, Ready { body, leaves }: Ready) -> Result<(Part, bool)> {
+    fn send(&self, number: u32, part: &Ready, again: Option<&Again<'_>>) -> Result<(Part, bool)> {
         let (offset, _) = self.sending.plan.part(number);
+        let Ready { body, front, leaves } = part;
         let digest = self.digest(number, leaves);
         if self.whole.is_some() {
-            return self.compared(number, offset, &body, &digest);
+            return self.compared(number, offset, body, &digest);
         }
         let upload = self.upload()?;
         self.recorded(offset, body.len(), &digest)?;
         if let Some(part) = self.there.get(&number).filter(|p| p.size == body.len()) {
             return Ok((Part { crc: body.crc(), ..part.clone() }, true));
         }
-        let part = self.sending.store.send(&upload, number, offset, body)?;
+        let make = |give: &mut Give<'_>| match again {
+            Some(again) => self.make(again, offset, *front, leaves, give),
+            None => Ok(()),
+        };
+        let with_front = again.map(|_| body.with_front(&make));
+        let part = self.sending.store.send(&upload, number, offset, with_front.as_ref().unwrap_or(body))?;
         self.record.get().map_or(Ok(()), |r| r.confirmed(number, &part.etag))?;
         Ok((part, false))
     }
 
+    /// Makes the front of a part again. What differs from the first time is not given `[F-45]`.
+    fn make(&self, again: &Again<'_>, offset: u64, len: u64, leaves: &[Leaf], give: &mut Give<'_>) -> Result<()> {
+        let place = || self.sending.store.place(self.sending.key);
+        let changed =
+            || StoreError::new("push", place(), Cause::SourceChanged, "the source changed while it was sent [F-45]");
+        let step = (PIECE / again.unit as u64).max(1) * again.unit as u64;
+        let (mut done, mut leaves) = (0, leaves.iter());
+        while done < len {
+            let mut piece = self.pool.take();
+            piece.resize(usize_of((len - done).min(step)), 0);
+            again.bytes.read_exact_at(&mut piece, offset + done).map_err(|e| match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => changed(),
+                _ => StoreError::io("read the source of", place())(e),
+            })?;
+            let same = |chunk: &[u8]| leaves.next().is_some_and(|(leaf, _)| blake3::hash(chunk) == *leaf);
+            if !piece.chunks(again.unit).all(same) {
+                return Err(changed());
+            }
+            done += piece.len() as u64;
+            give(self.pool.lend(piece))?;
+        }
+        Ok(())
+    }
+
     /// The payload is there as a whole: this part of it must be one that was sent.
-    fn compared(&self, number: u32, offset: u64, body: &Body, digest: &str) -> Result<(Part, bool)> {
+    fn compared(&self, number: u32, offset: u64, body: &Body<'_>, digest: &str) -> Result<(Part, bool)> {
         if !self.record.get().is_some_and(|r| r.may_have_sent(offset)) {
             return Err(self.different());
         }
@@ -355,16 +404,16 @@ impl<'a> Engine<'a> {
     }
 
     /// The digest of a part for the record: BLAKE3 over the leaves of its chunks, which the payload digest is made of too.
-    fn digest(&self, number: u32, leaves: Vec<Leaf>) -> String {
+    fn digest(&self, number: u32, leaves: &Arc<Vec<Leaf>>) -> String {
         let mut hasher = blake3::Hasher::new();
-        for (leaf, _) in &leaves {
+        for (leaf, _) in leaves.iter() {
             hasher.update(leaf);
         }
         let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
-        payload.waiting.insert(number, leaves);
+        payload.waiting.insert(number, Arc::clone(leaves));
         let Payload { hasher: whole, parts, waiting } = &mut *payload;
         while let Some(leaves) = waiting.remove(&(*parts + 1)) {
-            for (leaf, len) in &leaves {
+            for (leaf, len) in leaves.iter() {
                 whole.push(leaf, *len);
             }
             *parts += 1;
@@ -423,10 +472,10 @@ impl<'a> Engine<'a> {
         if state.upload.is_none() {
             let part = state.filling.pop_first().map(|(_, part)| part.ready());
             drop(state);
-            let Ready { body, leaves } = part.unwrap_or_default();
-            let digest = self.digest(1, leaves);
+            let Ready { body, leaves, .. } = part.unwrap_or_default();
+            let digest = self.digest(1, &leaves);
             self.recorded(0, body.len(), &digest)?;
-            self.sending.store.put(self.sending.key, body.joined())?;
+            self.sending.store.put(self.sending.key, body.joined()?)?;
             (self.sending.progress)(body.len());
             return Ok(Sent { len, reused: 0, sent: 1, digest: self.payload_digest() });
         }
@@ -444,8 +493,22 @@ impl<'a> Engine<'a> {
 
 impl Filling {
     fn ready(self) -> Ready {
-        Ready { body: self.body.done(), leaves: self.leaves.into_values().flatten().collect() }
+        let front = self.body.front().min(self.body.gathered());
+        let leaves = self.leaves.into_values().flatten().collect();
+        Ready { body: self.body.done(), front, leaves: Arc::new(leaves) }
     }
+}
+
+impl State {
+    fn make_ready(&mut self, number: u32, part: Filling) {
+        let part = part.ready();
+        let [kept, made] = &mut self.ready;
+        if part.front > 0 { made } else { kept }.push_back((number, part));
+    }
+}
+
+fn usize_of(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 impl WriteAt for Engine<'_> {
@@ -462,12 +525,27 @@ impl WriteAt for Engine<'_> {
         while !data.is_empty() {
             let number = self.sending.plan.locate(offset);
             let (start, size) = self.sending.plan.part(number);
-            let (at, size) = (offset - start, usize::try_from(size).unwrap_or(usize::MAX));
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let (at, size) = (usize_of(offset - start), usize_of(size));
             let now = data.split_to(data.len().min(size - at));
             offset += now.len() as u64;
             self.fill(number, at, now, size)?;
         }
         Ok(self.pool.take())
+    }
+
+    fn write_with(&self, again: &Again<'_>, write: &mut dyn FnMut() -> bool) {
+        if !self.sending.plan.is_made_again() {
+            write();
+            return;
+        }
+        self.lock().again = again.len;
+        std::thread::scope(|scope| {
+            for _ in 0..MOST_IN_FLIGHT {
+                scope.spawn(|| self.sender(Some(again)));
+            }
+            let _close = CloseOnPanic(self);
+            let complete = write();
+            self.close(complete);
+        });
     }
 }

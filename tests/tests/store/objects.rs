@@ -124,7 +124,7 @@ pub fn parts_in_any_order_make_the_whole(store: &dyn Store) {
     let mut parts: Vec<Part> = [2, 0, 1]
         .map(|i| {
             let body = Bytes::copy_from_slice(&data[i * PART..data.len().min((i + 1) * PART)]);
-            store.send(&upload, u32::try_from(i + 1).unwrap(), (i * PART) as u64, body.into()).unwrap()
+            store.send(&upload, u32::try_from(i + 1).unwrap(), (i * PART) as u64, &body.into()).unwrap()
         })
         .into();
     parts.sort_by_key(|p| p.number);
@@ -140,7 +140,7 @@ pub fn parts_in_any_order_make_the_whole(store: &dyn Store) {
 
 pub fn aborted_upload_is_gone(store: &dyn Store) {
     let upload = store.begin("m/payloads/gone").unwrap();
-    store.send(&upload, 1, 0, Bytes::from(noise(4, PART)).into()).unwrap();
+    store.send(&upload, 1, 0, &Bytes::from(noise(4, PART)).into()).unwrap();
     store.abort(&upload).unwrap();
     assert_eq!(store.parts(&upload).unwrap_err().cause, Cause::NoSuchUpload);
     assert!(store.uploads("m/payloads/").unwrap().is_empty());
@@ -149,7 +149,7 @@ pub fn aborted_upload_is_gone(store: &dyn Store) {
 
 pub fn unfinished_uploads_are_listed(store: &dyn Store) {
     let upload = store.begin("m/payloads/half").unwrap();
-    store.send(&upload, 1, 0, Bytes::from(noise(5, PART)).into()).unwrap();
+    store.send(&upload, 1, 0, &Bytes::from(noise(5, PART)).into()).unwrap();
     let listed = store.uploads("m/payloads/").unwrap();
     assert!(matches!(&listed[..], [u] if u.key == upload.key && u.id == upload.id), "{listed:?}");
     assert!(store.uploads("other/payloads/").unwrap().is_empty());
@@ -158,7 +158,7 @@ pub fn unfinished_uploads_are_listed(store: &dyn Store) {
 
 pub fn wrong_whole_is_refused(store: &dyn Store) {
     let upload = store.begin("m/payloads/short").unwrap();
-    let part = store.send(&upload, 1, 0, Bytes::from(noise(6, 1000)).into()).unwrap();
+    let part = store.send(&upload, 1, 0, &Bytes::from(noise(6, 1000)).into()).unwrap();
     let whole = Whole { size: 2000, crc: part.crc ^ 1 };
     let refused = store.complete(&upload, &[part], whole).unwrap_err();
     assert_ne!(refused.cause, Cause::NotFound, "{refused}");

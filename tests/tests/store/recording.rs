@@ -112,8 +112,8 @@ impl Store for Recording<'_> {
         self.inner.begin(key)
     }
 
-    fn send(&self, upload: &Upload, number: u32, offset: u64, body: Body) -> Result<Part> {
-        self.note(&upload.key, offset, &body.joined()); // the network may have seen it, whatever follows
+    fn send(&self, upload: &Upload, number: u32, offset: u64, body: &Body<'_>) -> Result<Part> {
+        self.note(&upload.key, offset, &body.joined()?); // the network may have seen it, whatever follows
         self.pass()?;
         self.sent.fetch_add(1, Ordering::SeqCst);
         self.inner.send(upload, number, offset, body)

@@ -2,13 +2,16 @@
 //! different ones for one place of one payload would be seen.
 
 use crate::recording::Recording;
-use crate::transfers::{Case, pulled};
+use crate::transfers::{Case, LARGE_PART, pulled};
 use mvault_tests::noise;
+use std::io;
 use std::path::Path;
-use vault_store::Store;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vault_core::io::ReadAt;
 use vault_store::layout::Name;
 use vault_store::push::Note;
 use vault_store::vault::{Selector, Vault};
+use vault_store::{Cause, Store};
 
 /// Four parts and a rest.
 const LEN: usize = (70 << 20) + 123;
@@ -130,4 +133,57 @@ pub fn damaged_record_is_passed_over(store: &dyn Store) {
     assert!(pulled(store, "m", &Selector::Latest) == data);
     assert_eq!(records(folder.path()), 2);
     store.assert_one_body_a_place();
+}
+
+/// Parts that are sealed again when they are sent.
+pub fn large_parts_go_on(store: &dyn Store) {
+    let (folder, data, store) = (tempfile::tempdir().unwrap(), noise(6, (110 << 20) + 1), &Recording::new(store));
+    let case = || Case { records: Some(folder.path()), part_size: Some(LARGE_PART), ..Case::new(store, "m") };
+    store.cut_after(1);
+    case().push(&[("weights.bin", &data)]).map(|_| ()).unwrap_err();
+    store.mend();
+    store.sent();
+    let (pushed, notes) = case().push(&[("weights.bin", &data)]).unwrap();
+    assert!(matches!(notes[..], [Note::GoesOn(1)]), "{notes:?}");
+    assert_eq!((pushed.sent.reused, store.sent()), (1, 2), "finished parts were sent again");
+    assert!(pulled(store, "m", &Selector::Latest) == data);
+    assert_eq!(records(folder.path()), 0, "the record is still there");
+    store.assert_one_body_a_place();
+}
+
+/// A file that is written to after it was read once: from then on, a byte is another one, or it ends there.
+struct Rewritten<'a> {
+    data: &'a [u8],
+    at: u64,
+    shorter: bool,
+    was_read: AtomicBool,
+}
+
+impl ReadAt for Rewritten<'_> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.data.read_exact_at(buf, offset)?;
+        let Some(byte) = self.at.checked_sub(offset).and_then(|at| buf.get_mut(usize::try_from(at).ok()?)) else {
+            return Ok(());
+        };
+        if self.was_read.swap(true, Ordering::SeqCst) {
+            *byte ^= 1;
+            return if self.shorter { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
+        }
+        Ok(())
+    }
+}
+
+/// What is sealed again differs from what the record has: it is not sent, and nothing is published or left.
+pub fn source_changed_between_sealing_and_sending(store: &dyn Store) {
+    let data = noise(7, (105 << 20) + 1);
+    for (at, shorter) in [(5, false), (60 << 20, false), (60 << 20, true), ((98 << 20) + 3, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let case = Case { records: Some(folder.path()), part_size: Some(LARGE_PART), ..Case::new(store, "m") };
+        let file = Rewritten { data: &data, at, shorter, was_read: AtomicBool::new(false) };
+        let failed = case.push_from(&[("weights.bin", &file, data.len() as u64)]).map(|_| ()).unwrap_err();
+        assert_eq!(failed.cause(), Cause::SourceChanged, "{at}: {failed:?}");
+        assert!(Vault::new(store).versions(&Name::new("m").unwrap()).unwrap_or_default().is_empty());
+        assert!(store.uploads("m/payloads/").unwrap().is_empty(), "the upload was not aborted");
+        assert_eq!(records(folder.path()), 0, "the record is still there");
+    }
 }

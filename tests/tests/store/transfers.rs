@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vault_core::aead::Engine;
 use vault_core::header::AuthenticatedHeader;
-use vault_core::io::Input;
+use vault_core::io::{Input, ReadAt};
 use vault_core::open::{OpenOptions, PartReader, Release, open};
 use vault_core::recipient::Recipient;
-use vault_core::seal::{SealOptions, SourceEntry, dangerous_seal_under};
+use vault_core::seal::{SealOptions, Sealed, SourceEntry, dangerous_seal_under};
 use vault_core::{Error as CoreError, io};
 use vault_store::download::{Cut, Download, front};
 use vault_store::layout::Name;
@@ -52,12 +52,17 @@ impl Failure {
     }
 }
 
+type Sealing = Result<Sealed, Failure>;
+/// Seals what it gets.
+type Seal<'a> = dyn FnMut(Vec<SourceEntry<'_>>) -> Sealing + 'a;
+
 /// A push in a test.
 pub struct Case<'a> {
     pub store: &'a dyn Store,
     pub name: &'a str,
     pub version: Option<u64>,
     pub records: Option<&'a Path>,
+    pub part_size: Option<u64>,
     pub seed: u64,
 }
 
@@ -65,18 +70,37 @@ impl<'a> Case<'a> {
     /// Each has a DEK and a salt of its own.
     pub fn new(store: &'a dyn Store, name: &'a str) -> Self {
         static SEED: AtomicU64 = AtomicU64::new(1);
-        Self { store, name, version: None, records: None, seed: SEED.fetch_add(1, Ordering::Relaxed) }
+        Self { store, name, version: None, records: None, part_size: None, seed: SEED.fetch_add(1, Ordering::Relaxed) }
     }
 
     pub fn push(&self, files: &[(&str, &[u8])]) -> Result<(Pushed, Vec<Note>), Failure> {
-        let total = files.iter().map(|(_, d)| d.len() as u64).sum();
-        self.push_with(Some(total), &|| files.iter().map(|(path, data)| ((*path).to_owned(), data.to_vec())).collect())
+        let files: Vec<_> = files.iter().map(|(path, data)| (*path, data as &dyn ReadAt, data.len() as u64)).collect();
+        self.push_from(&files)
     }
 
-    pub fn push_with(
+    /// Each file with its length in bytes.
+    pub fn push_from(&self, files: &[(&str, &dyn ReadAt, u64)]) -> Result<(Pushed, Vec<Note>), Failure> {
+        self.push_entries(Some(files.iter().map(|(_, _, len)| len).sum()), files.len() > 1, &mut |seal| {
+            let entry = |(path, file, len): &(&str, _, _)| {
+                let (path, (file, len)) = ((*path).to_owned(), (*file, *len));
+                SourceEntry { path, input: Input::At { file, offset: 0, len } }
+            };
+            seal(files.iter().map(entry).collect())
+        })
+    }
+
+    pub fn push_piped(&self, path: &str, data: &[u8]) -> Result<(Pushed, Vec<Note>), Failure> {
+        self.push_entries(None, false, &mut |seal| {
+            let mut pipe = std::io::Cursor::new(data);
+            seal(vec![SourceEntry { path: path.into(), input: Input::Stream(&mut pipe) }])
+        })
+    }
+
+    fn push_entries(
         &self,
         len: Option<u64>,
-        files: &dyn Fn() -> Vec<(String, Vec<u8>)>,
+        folder: bool,
+        with_entries: &mut dyn FnMut(&mut Seal<'_>) -> Sealing,
     ) -> Result<(Pushed, Vec<Note>), Failure> {
         let (name, notes) = (Name::new(self.name).unwrap(), Mutex::new(Vec::new()));
         let own = identity(1);
@@ -88,6 +112,7 @@ impl<'a> Case<'a> {
             publisher: Some("a tester"),
             job: None,
             len,
+            part_size: self.part_size,
             records: self.records,
             progress: &|_| {},
             note: &|note| notes.lock().unwrap().push(note),
@@ -100,23 +125,16 @@ impl<'a> Case<'a> {
         };
         let recipients: [&dyn Recipient; 1] = [own.recipient()];
         let (pushed, _) = push.model(&model, &mut rng(self.seed), &mut |terms| {
-            let files = files();
             let mut options = SealOptions::new(self.name);
             options.model_version = terms.version;
             options.sealed_at = terms.sealed_at;
             options.chunk_size = model.chunk_size;
             options.threads = 2;
-            options.folder = files.len() > 1;
-            let mut pipes: Vec<_> = files.iter().map(|(_, data)| std::io::Cursor::new(data)).collect();
-            let entries = files.iter().zip(&mut pipes).map(|((path, data), pipe)| SourceEntry {
-                path: path.clone(),
-                input: match len {
-                    Some(_) => Input::At { file: data, offset: 0, len: data.len() as u64 },
-                    None => Input::Stream(pipe),
-                },
-            });
-            let (to, rng) = (io::Output::Payload(terms.payload), &mut rng(self.seed ^ 0xFFFF));
-            Ok::<_, Failure>(dangerous_seal_under(terms.key, entries.collect(), &recipients, &options, rng, to)?)
+            options.folder = folder;
+            with_entries(&mut |entries| {
+                let (to, rng) = (io::Output::Payload(terms.payload), &mut rng(self.seed ^ 0xFFFF));
+                Ok(dangerous_seal_under(terms.key, entries, &recipients, &options, rng, to)?)
+            })
         })?;
         Ok((pushed, notes.into_inner().unwrap()))
     }
@@ -168,12 +186,24 @@ pub fn every_size_comes_back(store: &dyn Store) {
     }
 }
 
+/// Too large to be kept until it is sent.
+pub const LARGE_PART: u64 = 49 << 20;
+
+/// Parts that are not kept, but sealed again when they are sent: several, one alone, and less than one.
+pub fn parts_made_again_come_back(store: &dyn Store) {
+    for len in [(120 << 20) + 7, 55 << 20, 20_000] {
+        let (data, name) = (noise(len as u64, len), format!("m{len}"));
+        let case = Case { part_size: Some(LARGE_PART + (10 << 20)), ..Case::new(store, &name) };
+        case.push(&[("weights.bin", &data)]).unwrap();
+        assert!(pulled(store, &name, &Selector::Latest) == data, "{len}");
+    }
+}
+
 pub fn piped_models_come_back(store: &dyn Store) {
     for len in [0, 100_000, (20 << 20) + 1] {
         let data = noise(len as u64, len);
         let name = format!("p{len}");
-        let files = || vec![("weights.bin".to_owned(), data.clone())];
-        Case::new(store, &name).push_with(None, &files).unwrap();
+        Case::new(store, &name).push_piped("weights.bin", &data).unwrap();
         assert!(pulled(store, &name, &Selector::Latest) == data, "{len}");
         assert!(pulled_into_files(store, &name).0 == [("weights.bin".into(), data)], "{len}");
     }
@@ -188,7 +218,7 @@ pub fn folders_come_back(store: &dyn Store) {
 }
 
 pub fn sealed_files_are_pushed_without_a_key(store: &dyn Store) {
-    let data = noise(8, (18 << 20) + 5);
+    let data = noise(8, (100 << 20) + 5);
     let made = vault_store::memory::Memory::new();
     Case::new(&made, "m").push(&[("weights.bin", &data)]).unwrap();
     let found = Vault::new(&made).find(&Name::new("m").unwrap(), &Selector::Latest).unwrap();
@@ -207,6 +237,7 @@ pub fn sealed_files_are_pushed_without_a_key(store: &dyn Store) {
         publisher: None,
         job: None,
         len: Some(len),
+        part_size: Some(LARGE_PART),
         records: None,
         progress: &|_| {},
         note: &|_| {},

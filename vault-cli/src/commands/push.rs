@@ -70,6 +70,9 @@ pub struct PushArgs {
     /// Plaintext bytes a chunk
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, hide_short_help = true)]
     chunk_size: u32,
+    /// MiB a part, from 5 to 1024; more where there would be over 10,000 [default: 16]
+    #[arg(long, value_name = "MIB", hide_short_help = true, value_parser = clap::value_parser!(u64).range(5..=1024))]
+    part_size: Option<u64>,
     #[command(flatten)]
     pub how: SealArgs,
     #[command(flatten)]
@@ -129,6 +132,7 @@ pub fn push(args: &PushArgs, key: Option<&PublisherKey>, job: Option<&str>, out:
         tag: tag.as_ref(),
         publisher: Some(&publisher),
         len: size,
+        part_size: args.part_size.map(|mib| mib << 20),
         records: records.as_deref(),
         progress: &progress,
         note: &note,

@@ -68,6 +68,22 @@ fn busy_server_ends_a_transfer() {
     say("parts cut: 5, answers 503: 9, bytes lost: 0");
 }
 
+/// A part that is not kept is sealed again for each try: cut, flipped and refused, it is the same bytes in the end.
+#[test]
+fn broken_large_part_is_sealed_another_way() {
+    let Some(bench) = Bench::new("large-parts") else { return };
+    let source = bench.noise("m.bin", 9, 150_000_000);
+    let slow = bench.proxy.add(Rule::new("UploadPart", "", Fault::SLOW_DOWN).times(2));
+    let cut = bench.proxy.add(Rule::new("UploadPart", "", Fault::CutRequest(30 << 20)).nth(4).times(3));
+    let flipped = bench.proxy.add(Rule::new("UploadPart", "", Fault::FlipRequest(1_000_000)).nth(8));
+    let pushed = bench.run("push m.bin VAULT m --part-size 64 --json").ok().json();
+    assert_eq!((slow.count(), cut.count(), flipped.count()), (2, 3, 1));
+    assert_eq!((&pushed["parts_sent"], &pushed["parts_reused"]), (&3.into(), &0.into()));
+    one_body_for_each_part(&bench.proxy.log());
+    bench.holds_only("m", pushed["id"].as_str().unwrap());
+    pulls(&bench, "m:1", &source);
+}
+
 /// The server did it, and its answer is lost: done is done, once.
 #[test]
 fn lost_answer_publishes_twice_or_not_at_all() {

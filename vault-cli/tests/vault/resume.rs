@@ -173,3 +173,37 @@ fn records_of_given_up_pushes_stay_for_ever() {
     let done = bench.run("push m.bin VAULT m --json").ok().json();
     assert_eq!(done["parts_reused"], 0);
 }
+
+/// Parts that are not kept, but sealed again when they are sent: killed in the middle of one, with the source as it was
+/// and with another.
+#[test]
+fn killed_push_of_large_parts_sends_two_bodies() {
+    let Some(bench) = Bench::new("large-killed") else { return };
+    for (n, changed) in [false, true].into_iter().enumerate() {
+        let (name, mut source) = (format!("m{n}"), bench.noise("weights.bin", 70 + n as u64, 180_000_000));
+        let push = format!("push weights.bin VAULT {name} --part-size 50 --json");
+        bench.proxy.clear_log();
+        bench.proxy.add(parts_from(2, Fault::CutRequest(20 << 20)));
+        let running = bench.start(&push);
+        bench.until("one part through, three cut", |log| {
+            let cut: BTreeSet<_> = log.iter().filter(|e| e.request_bytes == 20 << 20).map(|e| &e.target).collect();
+            parts_through(log) == 1 && cut.len() == 3
+        });
+        bench.until_noted(1);
+        running.kill();
+        bench.proxy.clear_rules();
+        if changed {
+            source[170_000_000] ^= 1;
+            bench.shop.write("weights.bin", &source);
+        }
+        let old = payload_ids(&bench.proxy.log());
+        let done = bench.run(&push).ok().json();
+        assert_eq!(old.contains(done["id"].as_str().unwrap()), !changed);
+        assert_eq!(done["parts_reused"], u64::from(!changed));
+        one_body_for_each_part(&bench.proxy.log());
+        bench.holds_only(&name, done["id"].as_str().unwrap());
+        bench.run(&format!("pull VAULT {name} -o {name}.out")).ok();
+        assert_eq!(differing(&source, &bench.shop.read(&format!("{name}.out/weights.bin"))), 0);
+    }
+    say("large parts: kills survived: 2; bytes lost: 0");
+}

@@ -110,6 +110,11 @@ impl<'a> Source<'a> {
         Some((ticket, self.read_files(start..start + self.batch_len as u64, &mut batch.plain)))
     }
 
+    /// Full batches that can be read another time; `None` of a stream.
+    pub(super) fn batches(&self) -> Option<u64> {
+        self.batches.filter(|_| self.stream.is_none())
+    }
+
     /// What follows the last full batch, up to the end of the last entry. Call it when no worker is left.
     pub(super) fn rest(&self, batch: &mut Batch) -> Result<()> {
         if let Some(stream) = &self.stream {
@@ -148,7 +153,8 @@ impl<'a> Source<'a> {
         Ok(false)
     }
 
-    fn read_files(&self, range: Range<u64>, plain: &mut Vec<u8>) -> Result<()> {
+    /// Plaintext of a range.
+    pub(super) fn read_files(&self, range: Range<u64>, plain: &mut Vec<u8>) -> Result<()> {
         plain.resize(usize::try_from(range.end - range.start).unwrap_or_default(), 0);
         for (part, at) in self.layout.parts(range.clone()) {
             let into = within(&at, range.start);
