@@ -8,6 +8,7 @@
 //! As in the other bench: contenders take turns, the order turns each round, medians are shown.
 
 mod contenders;
+mod large;
 mod rounds;
 mod servers;
 mod table;
@@ -83,10 +84,13 @@ fn bench(options: &Options) -> Result<(), String> {
         table::print(&result);
         results.push(result);
     }
+    runner.cores = None;
+    let large = large::run(&runner, options)?;
+    large::print(&large);
     table::print_targets(&results);
     let Some(path) = &options.json else { return Ok(()) };
     let servers: Vec<_> = results.iter().map(table::json).collect();
-    let value = serde_json::json!({ "machine": machine, "servers": servers, "targets": table::targets_json(&results) });
+    let value = serde_json::json!({ "machine": machine, "servers": servers, "large": large::json(&large), "targets": table::targets_json(&results) });
     let text = serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?;
     fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()))
 }
