@@ -35,19 +35,17 @@ impl<T> Default for Gate<T> {
     }
 }
 
-impl<T: Default> Gate<T> {
-    /// Hands in a batch and gives one to go on with. `settle` runs for one batch after the other, by ticket, on
-    /// whichever thread hands in what is next: a worker waits for another one only if more than `ahead` batches wait.
-    /// `None` once an earlier ticket has failed, or this one.
-    pub(crate) fn hand_in(
-        &self,
-        ticket: u64,
-        batch: T,
-        ahead: usize,
-        settle: impl Fn(&mut T) -> Result<()>,
-    ) -> Option<T> {
+impl<T> Gate<T> {
+    /// Hands in a batch. `settle` runs for one batch after the other, by ticket, on whichever thread hands in what is
+    /// next: a worker waits for another one only if more than `ahead` batches wait. False once an earlier ticket has
+    /// failed, or this one.
+    pub(crate) fn hand_in(&self, ticket: u64, batch: T, ahead: usize, settle: impl Fn(&mut T) -> Result<()>) -> bool {
         let mut state = self.lock();
-        state.waiting.insert(ticket, batch);
+        if ticket < state.next + u64::from(state.busy) || state.waiting.insert(ticket, batch).is_some() {
+            // Our own tickets do not: it is something that was read.
+            let twice = std::io::Error::other("a part of it came twice");
+            self.stop(&mut state, Error::io("read the artifact")(twice));
+        }
         while !state.stopped {
             let next = state.next;
             if !state.busy
@@ -67,18 +65,26 @@ impl<T: Default> Gate<T> {
                     self.changed.notify_all();
                 }
             } else if state.waiting.len() <= ahead {
-                return Some(state.spare.pop().unwrap_or_default());
+                return true;
             } else {
                 state.blocked += 1;
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.blocked -= 1;
             }
         }
-        None
+        false
     }
-}
 
-impl<T> Gate<T> {
+    /// One that was settled, to be used again.
+    pub(crate) fn spare(&self) -> Option<T> {
+        self.lock().spare.pop()
+    }
+
+    /// How many were settled.
+    pub(crate) fn settled(&self) -> u64 {
+        self.lock().next
+    }
+
     /// Waits until every ticket before this one has passed, runs `f`, lets the next one in. `None` once an earlier
     /// ticket has failed, or if `f` fails.
     pub(crate) fn in_turn<R>(&self, ticket: u64, f: impl FnOnce() -> Result<R>) -> Option<R> {
@@ -194,7 +200,7 @@ mod tests {
                     let ticket = tickets.fetch_add(1, Ordering::Relaxed);
                     let pause = if ticket.is_multiple_of(3) { 300 } else { 0 };
                     std::thread::sleep(std::time::Duration::from_micros(pause));
-                    if gate.hand_in(ticket, ticket, ahead, |ticket| settle(&passed, *ticket)).is_none() {
+                    if !gate.hand_in(ticket, ticket, ahead, |ticket| settle(&passed, *ticket)) {
                         return;
                     }
                 }
@@ -231,6 +237,24 @@ mod tests {
             // Three workers hold one batch each, of which one more than may wait.
             let most = most.load(Ordering::Relaxed);
             assert!(most <= 51 + 3 + ahead as u64, "{most}");
+        }
+    }
+
+    #[test]
+    fn what_comes_twice_is_settled_twice() {
+        for (first, again) in [(0, 0), (2, 2)] {
+            let (gate, settled) = (Gate::<u64>::default(), AtomicUsize::new(0));
+            let settle = |_: &mut u64| {
+                settled.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            let result = gate.run(1, &|| {
+                assert!(gate.hand_in(first, first, 100, settle));
+                assert!(!gate.hand_in(again, again, 100, settle));
+                assert!(!gate.hand_in(1, 1, 100, settle));
+            });
+            assert_eq!(result.unwrap_err().to_string(), "read the artifact: a part of it came twice");
+            assert_eq!(gate.settled(), settled.into_inner() as u64);
         }
     }
 }

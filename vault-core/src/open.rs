@@ -177,7 +177,7 @@ fn check_about(header: &AuthenticatedHeader, manifest: &Manifest) -> Result<()> 
 }
 
 struct Opening<'a, 'i, 's> {
-    gate: Gate,
+    gate: Gate<Option<Outcome<'static>>>,
     chunking: Chunking,
     source: Source<'i>,
     header: &'a AuthenticatedHeader,

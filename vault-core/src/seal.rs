@@ -310,10 +310,10 @@ impl Sealing<'_, '_, '_> {
         while !self.gate.stopped() {
             let Some((ticket, read)) = self.source.claim(&mut work.batch) else { return };
             work.failure = read.and_then(|()| self.work(&mut work, &mut cipher)).err();
-            match self.gate.hand_in(ticket, work, ahead, |work| self.settle(work)) {
-                Some(next) => work = next,
-                None => return,
+            if !self.gate.hand_in(ticket, work, ahead, |work| self.settle(work)) {
+                return;
             }
+            work = self.gate.spare().unwrap_or_default();
         }
     }
 

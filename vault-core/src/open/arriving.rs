@@ -9,23 +9,21 @@ use crate::error::{Error, Result, refused};
 use crate::geometry::Chunking;
 use crate::io::ReadAt;
 use crate::seal::lock;
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// Runs workers until all of `unordered` is opened.
 pub(super) fn open(opening: &Opening<'_, '_, '_>, unordered: &Unordered<'_>) -> Result<()> {
-    let pass = Pass { opening, unordered, early: Mutex::default(), lanes: Default::default(), spare: Mutex::default() };
+    let pass = Pass { opening, unordered, lanes: Default::default(), spare: Mutex::default() };
     opening.gate.run(opening.options.threads, &|| {
         opening.gate.pass(pass.worker());
     })?;
-    let next = lock(&pass.early).next;
-    if next < unordered.payload.sealed_len { Err(wrong("a part of it did not come")) } else { Ok(()) }
+    let batches = unordered.payload.sealed_len.div_ceil(run_len(opening.chunking));
+    if opening.gate.settled() < batches { Err(wrong("a part of it did not come")) } else { Ok(()) }
 }
 
 struct Pass<'p, 'a, 'i, 's> {
     opening: &'p Opening<'a, 'i, 's>,
     unordered: &'p Unordered<'p>,
-    early: Mutex<Early>,
     lanes: [Lane; LANES],
     /// Buffers for plaintext.
     spare: Mutex<Vec<Vec<u8>>>,
@@ -50,13 +48,6 @@ struct Written {
     plain: Vec<u8>,
     len: usize,
     outcome: Outcome<'static>,
-}
-
-/// Outcomes that came before those in front of them, by where their batches start in the payload.
-#[derive(Default)]
-struct Early {
-    next: u64,
-    waiting: BTreeMap<u64, Outcome<'static>>,
 }
 
 /// A batch that is partly here.
@@ -211,18 +202,11 @@ impl Pass<'_, '_, '_, '_> {
 
     /// Settles it, and those that waited for it, when all in front of it are settled.
     fn settle(&self, start: u64, outcome: Outcome<'static>) {
-        let mut early = lock(&self.early);
-        if start < early.next || early.waiting.insert(start, outcome).is_some() {
-            self.opening.gate.pass::<()>(Err(wrong("a part of it came twice")));
-        }
-        while let Early { next, waiting } = &mut *early
-            && let Some(outcome) = waiting.remove(next)
-        {
-            *next += outcome.sealed as u64;
-            if self.opening.gate.pass(self.opening.settle(outcome)).is_none() {
-                return;
-            }
-        }
+        let (gate, ticket) = (&self.opening.gate, start / run_len(self.opening.chunking));
+        gate.hand_in(ticket, Some(outcome), usize::MAX, |outcome| {
+            outcome.take().map_or(Ok(()), |outcome| self.opening.settle(outcome))
+        });
+        gate.spare();
     }
 }
 
