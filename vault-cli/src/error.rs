@@ -117,6 +117,15 @@ impl CliError {
         self.reported
     }
 
+    /// The same where the output is a pipe, from which nothing can be taken back.
+    #[must_use]
+    pub fn piped(mut self) -> Self {
+        if let Some(rest) = self.hint.as_deref().and_then(|hint| hint.strip_prefix("nothing was written")) {
+            self.hint = Some(format!("what is in the pipe is no artifact{rest}"));
+        }
+        self
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         self.exit

@@ -201,8 +201,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<(), CliError> {
     } else {
         let mut stdout = stdout_file()?;
         let to = vault_core::io::Output::Stream(&mut stdout);
-        let sealed = seal_to(&mut model, &recipients, &options, to)?;
-        model.check_unchanged("sealed")?;
+        let sealed = seal_to(&mut model, &recipients, &options, to).map_err(CliError::piped)?;
+        model.check_unchanged("sealed").map_err(CliError::piped)?;
         sealed
     };
     bar.finish_and_clear();
