@@ -18,6 +18,7 @@ mod vaults;
 
 use aws_config::Region;
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+use mvault_tests::noise;
 use mvault_tests::server::Server;
 use std::io::Write;
 use vault_store::Store;
@@ -77,6 +78,20 @@ fn connect(server: &Server) -> Aws {
 #[test]
 fn memory_keeps_the_promises() {
     run(&|_| Box::new(Memory::new()), &[]);
+}
+
+/// More parts than there may be in flight: the sealing waits for room that nobody makes.
+#[test]
+fn broken_sender_leaves_the_push_waiting() {
+    let (tell, hear) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (memory, data) = (Memory::new(), noise(1, 200 << 20));
+        let mut store = recording::Recording::new(&memory);
+        store.panics = true;
+        let push = || transfers::Case::new(&store, "m").push(&[("weights.bin", &data)]).map(drop);
+        tell.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(push)).is_err())
+    });
+    assert_eq!(hear.recv_timeout(std::time::Duration::from_mins(1)), Ok(true));
 }
 
 #[test]

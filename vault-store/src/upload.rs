@@ -80,7 +80,7 @@ impl Sending<'_> {
                 for _ in 0..engine.sending.plan.in_flight() {
                     scope.spawn(|| engine.sender(None));
                 }
-                let _close = CloseOnPanic(&engine);
+                let _fail = FailOnPanic(&engine);
                 let sealed = seal(&engine);
                 engine.close(sealed.is_ok());
                 sealed
@@ -105,13 +105,13 @@ impl Sending<'_> {
     }
 }
 
-/// A sealer that panics must not leave the senders waiting for parts.
-struct CloseOnPanic<'e, 'a>(&'e Engine<'a>);
+/// A sealer that panics must not leave the senders waiting for parts, nor a sender the sealer for room.
+struct FailOnPanic<'e, 'a>(&'e Engine<'a>);
 
-impl Drop for CloseOnPanic<'_, '_> {
+impl Drop for FailOnPanic<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.close(false);
+            self.0.fail(self.0.error("UploadPart", Cause::Other, "a thread of the push failed"), false);
         }
     }
 }
@@ -312,6 +312,7 @@ impl<'a> Engine<'a> {
 
     /// Sends ready parts until there are no more: those in memory, or those that are made `again`.
     fn sender(&self, again: Option<&Again<'_>>) {
+        let _fail = FailOnPanic(self);
         loop {
             let mut state = self.lock();
             let (number, part) = loop {
@@ -543,7 +544,7 @@ impl WriteAt for Engine<'_> {
             for _ in 0..MOST_IN_FLIGHT {
                 scope.spawn(|| self.sender(Some(again)));
             }
-            let _close = CloseOnPanic(self);
+            let _fail = FailOnPanic(self);
             let complete = write();
             self.close(complete);
         });

@@ -18,13 +18,15 @@ pub struct Recording<'a> {
     left: AtomicI64,
     /// Fail when the payload has been completed.
     pub after_complete: bool,
+    /// Break, not fail, when a part is sent.
+    pub panics: bool,
     sent: AtomicI64,
 }
 
 impl<'a> Recording<'a> {
     pub fn new(inner: &'a dyn Store) -> Self {
         let (bodies, left, sent) = (Mutex::default(), AtomicI64::new(-1), AtomicI64::new(0));
-        Self { inner, bodies, left, after_complete: false, sent }
+        Self { inner, bodies, left, after_complete: false, panics: false, sent }
     }
 
     /// Lets `parts` through, then cuts the network.
@@ -114,6 +116,7 @@ impl Store for Recording<'_> {
 
     fn send(&self, upload: &Upload, number: u32, offset: u64, body: &Body<'_>) -> Result<Part> {
         self.note(&upload.key, offset, &body.joined()?); // the network may have seen it, whatever follows
+        assert!(!self.panics, "the test broke the sender");
         self.pass()?;
         self.sent.fetch_add(1, Ordering::SeqCst);
         self.inner.send(upload, number, offset, body)
