@@ -3,8 +3,8 @@
 use crate::output::printable;
 use vault_core::Error as CoreError;
 use vault_core::model_signature::Error as SignatureError;
-use vault_store::StoreError;
 use vault_store::error::in_io;
+use vault_store::{Cause, StoreError};
 
 /// An error with its next step.
 #[derive(Debug)]
@@ -172,7 +172,8 @@ impl From<SignatureError> for CliError {
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         let hint = error.hint();
-        Self { hint, exit: STORE, store: Some(Box::new(error.clone())), ..Self::failed(error.to_string()) }
+        let exit = if error.cause == Cause::SourceChanged { FAILED } else { STORE };
+        Self { hint, exit, store: Some(Box::new(error.clone())), ..Self::failed(error.to_string()) }
     }
 }
 

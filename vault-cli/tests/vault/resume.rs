@@ -207,3 +207,18 @@ fn killed_push_of_large_parts_sends_two_bodies() {
     }
     say("large parts: kills survived: 2; bytes lost: 0");
 }
+
+/// A large part is read again when it is sent: a file that somebody writes to meanwhile is not sent under the same key.
+#[test]
+fn source_written_to_while_it_is_sent_is_published() {
+    let Some(bench) = Bench::new("written-to") else { return };
+    let mut source = bench.noise("weights.bin", 80, 120_000_000);
+    bench.proxy.throttle(Some(10_000_000));
+    let push = bench.start("push weights.bin VAULT m --part-size 50");
+    bench.until("three parts on their way", |log| asked(log, "UploadPart") == 3);
+    source[100_000_000] ^= 1;
+    bench.shop.write("weights.bin", &source);
+    push.wait().fails(1, "weights.bin: changed while it was being sealed");
+    assert_eq!((bench.objects(), bench.uploads(), bench.records()), (vec![], vec![], 0));
+    one_body_for_each_part(&bench.proxy.log());
+}
