@@ -9,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -156,19 +156,23 @@ impl Gathering {
 /// [`Tap::close`] was called, nothing more comes.
 pub(crate) fn made(len: u64) -> (Sender<Bytes>, Tap, SdkBody) {
     let (give, take) = channel(1);
-    let tap = Tap(Arc::new(Mutex::new(Some(take))));
+    let tap = Tap(Arc::new(Mutex::new(take)));
     let body = SdkBody::from_body_1_x(Poured { tap: tap.clone(), left: len });
     (give, tap, body)
 }
 
 /// Where what is made comes out.
 #[derive(Clone)]
-pub(crate) struct Tap(Arc<Mutex<Option<Receiver<Bytes>>>>);
+pub(crate) struct Tap(Arc<Mutex<Receiver<Bytes>>>);
 
 impl Tap {
-    /// Whoever makes more is told that nobody takes it.
+    /// Whoever makes more is told that nobody takes it; when he drops his end, a connection that waits is woken.
     pub(crate) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock().close();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Receiver<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,10 +189,7 @@ impl HttpBody for Poured {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
-        let polled = match &mut *self.tap.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(take) => take.poll_recv(context),
-            None => Poll::Ready(None),
-        };
+        let polled = self.tap.lock().poll_recv(context);
         let Poll::Ready(piece) = polled else { return Poll::Pending };
         self.left -= piece.as_ref().map_or(0, |p| p.len() as u64).min(self.left);
         Poll::Ready(piece.map(|p| Ok(Frame::data(p))))
