@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 /// Parts of most uploads.
 const USUAL: u64 = 16 * MIB;
 /// Largest part that is kept in memory until it is sent: four are.
-pub const LARGEST_KEPT: u64 = 48 * MIB;
+const LARGEST_KEPT: u64 = 48 * MIB;
 /// Smallest part, unless it is the last one.
 const SMALLEST: u64 = 5 * MIB;
 /// An upload of unknown size begins with this many parts of the usual size, then grows.

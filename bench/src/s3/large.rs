@@ -53,10 +53,11 @@ fn push(runner: &Runner, options: &Options, url: &str, bytes: u64) -> Result<See
     let ran = runner.run(&step);
     fs::remove_file(&source).map_err(|e| e.to_string())?;
     let records = runner.dir.join(".local/state/mvault/pushes");
-    let record = record_in(&records)?;
-    fs::remove_dir_all(&records).map_err(|e| e.to_string())?;
-    let (part_bytes, parts) = record;
-    Ok(Seen { part_bytes, parts, cost: ran? })
+    let record = record_in(&records);
+    let _ = fs::remove_dir_all(&records); // none if the push failed before it sent anything
+    let cost = ran?;
+    let (part_bytes, parts) = record?;
+    Ok(Seen { part_bytes, parts, cost })
 }
 
 /// Bytes of a part and how many are done, as the one record in a folder has it (FORMAT.md section 12).
